@@ -39,7 +39,7 @@ func holders() map[string]any {
 		"value": s, "pointer": &s, "struct": o, "pointer to struct": &o,
 		"slice": []secret.Bytes{s}, "array": [1]secret.Bytes{s}, "hidden": hidden,
 		"hidden pointer": struct{ p *outer }{&o},
-		"error": fmt.Errorf("failed with %v in %+v", s, o),
+		"error":          fmt.Errorf("failed with %v in %+v", s, o),
 	}
 }
 
