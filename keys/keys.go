@@ -22,6 +22,8 @@ import (
 var (
 	// ErrNotFound: no such tenant, keyring or version.
 	ErrNotFound = errors.New("keys: not found")
+	// ErrUnknownVersion: the keyring exists and has no such version.
+	ErrUnknownVersion = fmt.Errorf("%w: no such version", ErrNotFound)
 	// ErrExists: the name is taken.
 	ErrExists = errors.New("keys: already exists")
 	// ErrConflict: the stored revision is not the expected one; read again.
@@ -32,6 +34,12 @@ var (
 	ErrPurpose = errors.New("keys: wrong purpose")
 	// ErrVersionState: the version's state forbids the operation or the move.
 	ErrVersionState = errors.New("keys: version state forbids this")
+	// ErrArgument: an argument is outside its documented range.
+	ErrArgument = errors.New("keys: invalid argument")
+	// ErrTooManyVersions: the keyring has MaxVersions versions and takes no more.
+	ErrTooManyVersions = fmt.Errorf("keys: the keyring has %d versions already", MaxVersions)
+	// ErrClosed: the keeper is closed.
+	ErrClosed = errors.New("keys: closed")
 	// ErrStore: the store failed. Implementations of Shelf wrap it.
 	ErrStore = errors.New("keys: store unavailable")
 
@@ -45,6 +53,10 @@ var (
 	// ErrKEKRefused: denied, disabled, pending deletion, or the wrapped key does not
 	// open under the given binding. Warm keys are evicted at once.
 	ErrKEKRefused = fmt.Errorf("%w refused", ErrKEK)
+	// ErrKEKMismatch: the KEK answers, and this wrapped key does not open: altered,
+	// wrapped by another KEK, or under another binding. Unlike its family it says
+	// nothing about other keys of the KEK.
+	ErrKEKMismatch = fmt.Errorf("%w: the wrapped key does not open", ErrKEKRefused)
 )
 
 // Tenant is the id of an owner of data: the last segment of "tenants/{tenant}".
@@ -147,28 +159,29 @@ type Version struct {
 	Wrapped []byte
 	// DestroyAt is when the version will be or was destroyed, or the zero time.
 	DestroyAt time.Time
+	// Compromised is when the version was marked compromised, or the zero time. It
+	// outlives that state, so that cancelling a destruction cannot wash it off.
+	Compromised time.Time
 }
 
-// Binding is what a wrapped keyset is bound to. Every provider authenticates it;
-// providers with a readable encryption context (AWS) send Pairs.
-type Binding struct {
-	Deployment, Environment string
-	Tenant                  Tenant
-	Keyring                 envelope.KeyringID
-	Version                 uint32
-	Purpose                 Purpose
-}
+// MaxKeyset is the size in bytes of the largest keyset that a KEK wraps, the
+// plaintext limit of AWS KMS Encrypt.
+const MaxKeyset = 4096
+
+// MaxVersions bounds the versions of a keyring, destroyed ones included, and with
+// them the size of a stored ring: eleven years of daily rotation.
+const MaxVersions = 4096
 
 // KEK is a key-encryption key in a KMS. An implementation must authenticate the
 // binding: unwrapping under another binding fails with ErrKEKRefused. Errors wrap
 // ErrKEKUnreachable, ErrKEKThrottled or ErrKEKRefused. Both methods respect the
-// context's deadline and are safe for concurrent use. The conformance suite is
-// keys/kms/kmstest.
+// context's deadline, whose passing is ErrKEKUnreachable around the context's error,
+// and are safe for concurrent use. The conformance suite is keys/kms/kmstest.
 type KEK interface {
 	// URI names the key, for example "awskms:arn:aws:kms:…" or "local:default". It
 	// is stored beside what the key wrapped.
 	URI() string
-	// Wrap encrypts a keyset of at most 4096 bytes.
+	// Wrap encrypts a keyset of 1 to MaxKeyset bytes; others are refused.
 	Wrap(ctx context.Context, keyset []byte, b Binding) ([]byte, error)
 	// Unwrap decrypts what Wrap made. The caller wipes the result.
 	Unwrap(ctx context.Context, wrapped []byte, b Binding) ([]byte, error)
