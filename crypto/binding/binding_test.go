@@ -121,26 +121,34 @@ func pairsOf(n, nameLen, valueLen int) []binding.Pair {
 	return pairs
 }
 
+type limitCase struct {
+	name  string
+	pairs []binding.Pair
+	want  error
+}
+
+// limits lists contexts on both sides of each limit.
+func limits() []limitCase {
+	return []limitCase{
+		{"most pairs", pairsOf(16, 64, 189), nil}, // 16 × (1+64+2+189) = 4096
+		{"one byte more", append(pairsOf(15, 64, 189), binding.Pair{Name: "x" + strings.Repeat("n", 63), Value: strings.Repeat("v", 190)}), binding.ErrTooLarge},
+		{"17 pairs", pairsOf(17, 2, 0), binding.ErrTooManyPairs},
+		{"empty name", []binding.Pair{{Name: "", Value: "v"}}, binding.ErrName},
+		{"longest name", pairsOf(1, 64, 0), nil},
+		{"name of 65", pairsOf(1, 65, 0), binding.ErrName},
+		{"longest value", pairsOf(1, 2, 1024), nil},
+		{"value of 1025", pairsOf(1, 2, 1025), binding.ErrValue},
+		{"name not UTF-8", []binding.Pair{{Name: "\xff"}}, binding.ErrNotUTF8},
+		{"value not UTF-8", []binding.Pair{{Name: "a", Value: "\xc3"}}, binding.ErrNotUTF8},
+		{"surrogate", []binding.Pair{{Name: "a", Value: "\xed\xa0\x80"}}, binding.ErrNotUTF8},
+		{"duplicate", []binding.Pair{{Name: "a", Value: "1"}, {Name: "b"}, {Name: "a", Value: "2"}}, binding.ErrDuplicate},
+		{"duplicate, equal", []binding.Pair{{Name: "a"}, {Name: "a"}}, binding.ErrDuplicate},
+	}
+}
+
 func TestLimits(t *testing.T) {
-	for name, tc := range map[string]struct {
-		pairs []binding.Pair
-		want  error
-	}{
-		"most pairs":       {pairsOf(16, 64, 189), nil}, // 16 × (1+64+2+189) = 4096
-		"one byte more":    {append(pairsOf(15, 64, 189), binding.Pair{Name: "x" + strings.Repeat("n", 63), Value: strings.Repeat("v", 190)}), binding.ErrTooLarge},
-		"17 pairs":         {pairsOf(17, 2, 0), binding.ErrTooManyPairs},
-		"empty name":       {[]binding.Pair{{Name: "", Value: "v"}}, binding.ErrName},
-		"longest name":     {pairsOf(1, 64, 0), nil},
-		"name of 65":       {pairsOf(1, 65, 0), binding.ErrName},
-		"longest value":    {pairsOf(1, 2, 1024), nil},
-		"value of 1025":    {pairsOf(1, 2, 1025), binding.ErrValue},
-		"name not UTF-8":   {[]binding.Pair{{Name: "\xff"}}, binding.ErrNotUTF8},
-		"value not UTF-8":  {[]binding.Pair{{Name: "a", Value: "\xc3"}}, binding.ErrNotUTF8},
-		"surrogate":        {[]binding.Pair{{Name: "a", Value: "\xed\xa0\x80"}}, binding.ErrNotUTF8},
-		"duplicate":        {[]binding.Pair{{Name: "a", Value: "1"}, {Name: "b"}, {Name: "a", Value: "2"}}, binding.ErrDuplicate},
-		"duplicate, equal": {[]binding.Pair{{Name: "a"}, {Name: "a"}}, binding.ErrDuplicate},
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, tc := range limits() {
+		t.Run(tc.name, func(t *testing.T) {
 			given := slices.Clone(tc.pairs)
 			_, err := binding.FromPairs(tc.pairs)
 			if !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
@@ -177,32 +185,40 @@ func TestErrorsDoNotEcho(t *testing.T) {
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+type badEncoding struct {
+	name string
+	in   []byte
+	want error
+}
+
+// badEncodings are not canonical encodings.
+func badEncodings() []badEncoding {
 	seventeen := bytes.Repeat([]byte{1, 'a', 0, 0}, 17)
 	for i := range 17 {
 		seventeen[4*i+1] = byte('a' + i)
 	}
-	for name, tc := range map[string]struct {
-		in   []byte
-		want error
-	}{
-		"descending":       {[]byte("\x01b\x00\x00\x01a\x00\x00"), binding.ErrNotCanonical},
-		"repeated":         {[]byte("\x01a\x00\x00\x01a\x00\x00"), binding.ErrNotCanonical},
-		"empty name":       {[]byte("\x00\x00\x00"), binding.ErrName},
-		"name cut":         {[]byte("\x02a"), binding.ErrNotCanonical},
-		"no value":         {[]byte("\x01a"), binding.ErrNotCanonical},
-		"half a length":    {[]byte("\x01a\x00"), binding.ErrNotCanonical},
-		"value cut":        {[]byte("\x01a\x00\x02v"), binding.ErrNotCanonical},
-		"trailing byte":    {[]byte("\x01a\x00\x01v\x00"), binding.ErrNotCanonical},
-		"hostile length":   {[]byte("\x01a\xff\xff"), binding.ErrNotCanonical},
-		"not UTF-8":        {[]byte("\x01\xff\x00\x00"), binding.ErrNotUTF8},
-		"value too long":   {append([]byte("\x01a\x04\x01"), make([]byte, 1025)...), binding.ErrValue},
-		"name too long":    {append([]byte{65}, append(bytes.Repeat([]byte{'n'}, 65), 0, 0)...), binding.ErrName},
-		"seventeen pairs":  {seventeen, binding.ErrTooManyPairs},
-		"above every size": {make([]byte, 4097), binding.ErrTooLarge},
-	} {
+	return []badEncoding{
+		{"descending", []byte("\x01b\x00\x00\x01a\x00\x00"), binding.ErrNotCanonical},
+		{"repeated", []byte("\x01a\x00\x00\x01a\x00\x00"), binding.ErrNotCanonical},
+		{"empty name", []byte("\x00\x00\x00"), binding.ErrName},
+		{"name cut", []byte("\x02a"), binding.ErrNotCanonical},
+		{"no value", []byte("\x01a"), binding.ErrNotCanonical},
+		{"half a length", []byte("\x01a\x00"), binding.ErrNotCanonical},
+		{"value cut", []byte("\x01a\x00\x02v"), binding.ErrNotCanonical},
+		{"trailing byte", []byte("\x01a\x00\x01v\x00"), binding.ErrNotCanonical},
+		{"hostile length", []byte("\x01a\xff\xff"), binding.ErrNotCanonical},
+		{"not UTF-8", []byte("\x01\xff\x00\x00"), binding.ErrNotUTF8},
+		{"value too long", append([]byte("\x01a\x04\x01"), make([]byte, 1025)...), binding.ErrValue},
+		{"name too long", append([]byte{65}, append(bytes.Repeat([]byte{'n'}, 65), 0, 0)...), binding.ErrName},
+		{"seventeen pairs", seventeen, binding.ErrTooManyPairs},
+		{"above every size", make([]byte, 4097), binding.ErrTooLarge},
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, tc := range badEncodings() {
 		if _, err := binding.Parse(tc.in); !errors.Is(err, tc.want) || !errors.Is(err, binding.ErrContext) {
-			t.Errorf("%s: %v, want %v", name, err, tc.want)
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
 		}
 	}
 }
