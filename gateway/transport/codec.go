@@ -1,0 +1,88 @@
+package transport
+
+import (
+	"errors"
+
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec of the standard services
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sallyport/sallyport/gateway/fault"
+	"github.com/sallyport/sallyport/gateway/pipeline"
+)
+
+// incoming asks the codec to decode a request strictly.
+type incoming struct {
+	message proto.Message
+	limit   int // bytes
+	fault   *fault.Error
+}
+
+// outgoing asks the codec to encode a reply and to wipe its plaintext.
+type outgoing struct{ message proto.Message }
+
+var errRefused = errors.New("transport: request refused while decoding")
+
+// codec is the gRPC codec of our listeners: protobuf, strict for our own services.
+type codec struct {
+	standard encoding.CodecV2
+	pool     mem.BufferPool
+}
+
+func newCodec(pool mem.BufferPool) codec {
+	return codec{encoding.GetCodecV2("proto"), pool}
+}
+
+// Name implements encoding.CodecV2.
+func (codec) Name() string { return "proto" }
+
+// Unmarshal decodes a request. A message that encodes to another length than it
+// came in held an unknown field, a field or a map key twice, or an encoding that
+// no protobuf library writes: readers that differ in what they make of such bytes
+// must not both be believed, so it is refused.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	in, ok := v.(*incoming)
+	if !ok {
+		return c.standard.Unmarshal(data, v)
+	}
+	if data.Len() > in.limit {
+		in.fault = fault.New(fault.RequestTooLarge, "")
+		return errRefused
+	}
+	buf := data.MaterializeToBuffer(c.pool)
+	defer buf.Free()
+	err := proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buf.ReadOnlyData(), in.message)
+	if err != nil || proto.Size(in.message) != data.Len() {
+		in.fault = fault.New(fault.MalformedRequest, "")
+		return errRefused
+	}
+	return nil
+}
+
+// Marshal encodes a reply, and wipes the plaintext of the message it was in.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	out, ok := v.(outgoing)
+	if !ok {
+		return c.standard.Marshal(v)
+	}
+	size := proto.Size(out.message)
+	buf := c.pool.Get(size)
+	encoded, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:0], out.message)
+	pipeline.WipePlaintext(out.message)
+	if err != nil {
+		c.pool.Put(buf)
+		return nil, err
+	}
+	*buf = encoded
+	return mem.BufferSlice{mem.NewBuffer(buf, c.pool)}, nil
+}
+
+// wipingPool clears buffers before they are used again: they have held plaintext.
+type wipingPool struct{ mem.BufferPool }
+
+// Put implements mem.BufferPool.
+func (p wipingPool) Put(buf *[]byte) {
+	clear((*buf)[:cap(*buf)])
+	p.BufferPool.Put(buf)
+}
