@@ -1,0 +1,166 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/sallyport/sallyport/gateway/audit"
+)
+
+// Segment is what a scan found in a segment file.
+type Segment struct {
+	Header
+	Count  uint32     // records
+	Root   audit.Hash // RFC 6962 root over the records
+	Last   audit.Hash // hash of the last frame
+	Closed bool       // the last frame is a close frame
+	End    int64      // where the last frame ends; 0 if there is none
+	Torn   int64      // bytes after End, other than padding
+}
+
+// Next returns the sequence number that follows the segment.
+func (s Segment) Next() uint64 { return s.First + uint64(s.Count) }
+
+// Scan reads segment number from data, the content of the file called name, and
+// passes each of its frames to visit, which may be nil. Every byte up to End is checked:
+// the header and the chain of hashes against key's signature of the last frame,
+// the records against their roots. Whether the header continues the segment
+// before is the caller's to check.
+//
+// After End there may be one batch that was being written when the gateway or
+// the machine stopped: it was never acknowledged, at most one is ever in flight,
+// and Scan counts its bytes as Torn. If key's signature is on any frame after a
+// place that does not parse, an acknowledged frame was changed, and the error is
+// an *audit.BrokenError. Other errors are ErrNewerFormat, ErrForeign, and what
+// visit returns.
+func Scan(name string, number uint64, data []byte, key audit.PublicKey, visit func(*Frame) error) (Segment, error) {
+	s := scanner{name: name, data: data, key: key, visit: visit}
+	s.p = parser{instance: key.Name(), segment: number}
+	var malformed errMalformed
+	h, err := parseHeader(data)
+	switch {
+	case errors.As(err, &malformed):
+		return s.tail(0, err)
+	case err != nil:
+		return Segment{}, err
+	case h.Instance != key.Name():
+		return Segment{}, fmt.Errorf("%w: %s is of %q, not %q", ErrForeign, name, h.Instance, key.Name())
+	}
+	if h.Number != number {
+		return Segment{}, s.broken(8, fmt.Sprintf("is segment %d", h.Number))
+	}
+	s.seg.Header, s.seg.Last = h, h.hash()
+	return s.frames()
+}
+
+type scanner struct {
+	name  string
+	data  []byte
+	key   audit.PublicKey
+	visit func(*Frame) error
+
+	p       parser
+	seg     Segment
+	records audit.Range
+}
+
+// frames reads frames until one is not valid. A frame is accepted when the next
+// one continues it, or when its own signature is right; thus one signature is
+// checked for a whole segment.
+func (s *scanner) frames() (Segment, error) {
+	var buf [2]Frame
+	cur, next := &buf[0], &buf[1]
+	off := s.seg.Header.size()
+	if err := s.parse(cur, off, s.seg.Last, s.seg.First); err != nil {
+		return s.tail(off, err)
+	}
+	for {
+		off = cur.Offset + cur.size
+		hash := cur.FrameHash(cur.Signature)
+		stop := s.parse(next, off, hash, cur.First+uint64(cur.Count))
+		if stop != nil && !cur.Verify(s.key, cur.Signature) {
+			return s.tail(cur.Offset, errMalformed("signature is not valid"))
+		}
+		if err := s.accept(cur, hash); err != nil {
+			return Segment{}, err
+		}
+		if s.seg.Closed && off != int64(len(s.data)) {
+			return Segment{}, s.broken(off, "bytes after the close frame")
+		}
+		if stop != nil {
+			return s.tail(off, stop)
+		}
+		cur, next = next, cur
+	}
+}
+
+// parse reads the frame at off and checks that it continues the chain.
+func (s *scanner) parse(f *Frame, off int64, prev audit.Hash, first uint64) error {
+	if err := s.p.frame(f, s.data, off); err != nil {
+		return err
+	}
+	if f.Prev != prev {
+		return errMalformed("does not continue the frame before")
+	}
+	if f.Kind == audit.KindClose {
+		first = s.seg.First
+	}
+	if f.First != first {
+		return errMalformed("sequence number is out of order")
+	}
+	return nil
+}
+
+// accept takes a frame that is known to be signed.
+func (s *scanner) accept(f *Frame, hash audit.Hash) error {
+	if f.Kind == audit.KindClose {
+		if f.Count != uint32(s.records.Size()) || f.Root != s.records.Root() {
+			return s.broken(f.Offset, "close frame does not match the records of the segment")
+		}
+		s.seg.Closed = true
+	}
+	for _, leaf := range f.Leaves {
+		s.records.Push(leaf)
+	}
+	if s.records.Size() > maxSegmentRecords {
+		return s.broken(f.Offset, "too many records")
+	}
+	s.seg.Last, s.seg.End = hash, f.Offset+f.size
+	s.seg.Count = uint32(s.records.Size())
+	if s.visit == nil {
+		return nil
+	}
+	return s.visit(f)
+}
+
+// tail judges what follows the last valid frame.
+func (s *scanner) tail(off int64, why error) (Segment, error) {
+	rest := s.data[off:]
+	if !isPadding(rest) {
+		if s.signedFrameIn(rest) {
+			return Segment{}, s.broken(off, why.Error())
+		}
+		s.seg.Torn = int64(len(bytes.TrimRight(rest, "\x00")))
+	}
+	s.seg.Root = s.records.Root()
+	return s.seg, nil
+}
+
+// signedFrameIn looks for a frame anywhere in b that carries the log's signature.
+func (s *scanner) signedFrameIn(b []byte) bool {
+	for i := 0; i+closeSize <= len(b); i++ {
+		if b[i] != batchMagic[0] || (b[i+2] != batchMagic[2] && b[i+2] != closeMagic[2]) {
+			continue
+		}
+		var f Frame
+		if s.p.frame(&f, b, int64(i)) == nil && f.Verify(s.key, f.Signature) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *scanner) broken(off int64, what string) error {
+	return &audit.BrokenError{File: s.name, Offset: off, What: what}
+}
