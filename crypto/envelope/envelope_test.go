@@ -170,37 +170,6 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// TestLyingHeader has the holder of the key write headers that do not tell the
-// truth, with cryptography that does agree.
-func TestLyingHeader(t *testing.T) {
-	k := newAEADKey(t, fill(1, 32), ownScope())
-	c := context(t, "owner", "alice")
-	raw, _ := k.Seal(nil, []byte("x"), c, envelope.SuiteStandard)
-	m, _ := envelope.Parse(raw)
-	header := raw[:m.HeaderLen()-32]
-	open := func(raw []byte) error {
-		m, err := envelope.Parse(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = k.Open(nil, m, c)
-		return err
-	}
-	if err := open(k.Forge(header, []byte("x"), c)); err != nil {
-		t.Fatalf("the forge does not work: %v", err)
-	}
-	for what, at := range map[string]int{"keyring": 8, "version": 24, "lease": 28, "names": 61} {
-		lie := bytes.Clone(header)
-		lie[at] ^= 1
-		if err := open(k.Forge(lie, []byte("x"), c)); err != envelope.ErrOpen {
-			t.Errorf("header lies about %s: %v", what, err)
-		}
-	}
-	if err := open(k.ForgeCommitment(m, []byte("x"), c)); err != envelope.ErrOpen {
-		t.Errorf("wrong commitment, right tag: %v", err)
-	}
-}
-
 func TestScopeIsChecked(t *testing.T) {
 	long := strings.Repeat("x", envelope.MaxScopeNameLen+1)
 	for name, change := range map[string]func(*envelope.Scope){

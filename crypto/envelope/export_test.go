@@ -1,6 +1,11 @@
 package envelope
 
-import "github.com/sallyport/sallyport/crypto/binding"
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+
+	"github.com/sallyport/sallyport/crypto/binding"
+)
 
 // SealWithID is Seal with a chosen message id, to reproduce vectors.
 func (k *AEADKey) SealWithID(plaintext []byte, c binding.Context, suite Suite, id []byte) ([]byte, error) {
@@ -17,6 +22,39 @@ func (k *AEADKey) Forge(header, plaintext []byte, c binding.Context) []byte {
 	defer k.release(e)
 	key, commitment := e.expand(domainMessageKey, header, c)
 	return k.finish(append(append([]byte(nil), header...), commitment...), key, plaintext)
+}
+
+// ForgeCompact is Forge for the compact suite.
+func (k *AEADKey) ForgeCompact(header, plaintext []byte, c binding.Context) []byte {
+	e, err := k.expander()
+	if err != nil {
+		panic(err)
+	}
+	defer k.release(e)
+	encKey, macKey := e.expand(domainCompactKey, header, c)
+	out := append(append([]byte(nil), header...), plaintext...)
+	newCTR(encKey).XORKeyStream(out[len(header):], plaintext)
+	mac := hmac.New(sha256.New, macKey)
+	mac.Write(out)
+	return mac.Sum(out)
+}
+
+// ForgedInput is what a suite without derivation authenticates beside its
+// text, under a header of the caller's making.
+func ForgedInput(s Scope, suite Suite, header []byte, c binding.Context) []byte {
+	domain := map[Suite]string{SuiteDeterministic: domainDeterministic, SuiteMAC: domainMAC}[suite]
+	return bound(s.encode(domain), header, c, 0)
+}
+
+// ExpanderIsClear reports whether a released expander holds no output.
+func (k *AEADKey) ExpanderIsClear() bool {
+	e, err := k.expander()
+	if err != nil {
+		panic(err)
+	}
+	e.expand(domainMessageKey, nil, binding.Context{})
+	k.release(e)
+	return e.out == [len(e.out)]byte{}
 }
 
 // ForgeCommitment replaces the commitment of a sealed message and computes

@@ -113,7 +113,7 @@ type Message struct {
 // in the family of [ErrFormat].
 func Parse(raw []byte) (Message, error) {
 	switch {
-	case len(raw) > MaxSize || len(raw) == 0:
+	case len(raw) == 0:
 		return Message{}, ErrMalformed
 	case raw[0] == magic[0]:
 		return parseStandard(raw)
@@ -143,7 +143,7 @@ func parseStandard(raw []byte) (Message, error) {
 		return Message{}, ErrMalformed
 	}
 	namesLen := int(binary.BigEndian.Uint16(raw[offNamesLen:]))
-	if namesLen > binding.MaxNamesBlockLen || len(raw)-OverheadStandard < namesLen {
+	if len(raw)-OverheadStandard < namesLen {
 		return Message{}, ErrMalformed
 	}
 	m := Message{raw: raw, suite: SuiteStandard, body: offNames + namesLen + commitmentLen}
