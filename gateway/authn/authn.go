@@ -88,7 +88,9 @@ func (a *Authenticator) Caller(e *Evidence) (identity.Caller, error) {
 	v := e.verdict.Load()
 	if v == nil || v.live != l || now.After(v.notAfter) || now.Before(v.notBefore) {
 		v = e.judge(l, now)
-		e.verdict.Store(v)
+		if !now.After(v.notAfter) && !now.Before(v.notBefore) {
+			e.verdict.Store(v)
+		}
 	}
 	if v.err != nil {
 		return nil, v.err

@@ -130,7 +130,7 @@ func vouchedForWorkload(chain []*x509.Certificate, t *Trust, now time.Time) ([]*
 	switch {
 	case err == nil:
 		return paths[0], nil
-	case leaf.IsCA:
+	case leaf.IsCA || leaf.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageCRLSign) != 0:
 		return nil, fault.Wrap(fault.NotAnSVID, "an authority's certificate cannot be a caller's", err)
 	default:
 		return nil, fault.Wrap(fault.CertificateUntrusted, "", err)
