@@ -148,6 +148,11 @@ func (r *Range) Push(leaf Hash) {
 	r.size++
 }
 
+// Clone returns a Range that grows by itself.
+func (r *Range) Clone() Range {
+	return Range{peaks: append([]Hash(nil), r.peaks...), size: r.size}
+}
+
 // Size returns the number of leaves.
 func (r *Range) Size() uint64 { return r.size }
 

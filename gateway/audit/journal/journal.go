@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -106,6 +107,8 @@ type Journal struct {
 	lock  *os.File
 	root  *os.Root
 
+	unlocked sync.Once
+
 	stop chan struct{} // closed by Close
 	done chan struct{} // closed when the writer has ended
 
@@ -147,7 +150,7 @@ func Open(cfg Config) (*Journal, error) {
 }
 
 func (j *Journal) start(fsys FS) (*writer, error) {
-	if err := checkFormat(fsys, j.cfg.Key.Name()); err != nil {
+	if err := CheckFormat(fsys, j.cfg.Key.Name()); err != nil {
 		return nil, err
 	}
 	if j.root != nil {
@@ -242,12 +245,15 @@ func (j *Journal) Stats() Stats {
 	}
 }
 
-// Close refuses further appends, writes what is queued, closes the segment and
-// ends the writer. If ctx ends first, its error is returned and the writer ends
-// when the disk lets it. Otherwise the error says why the last records or the
-// close frame could not be written; the next Open recovers. Close may be called
-// again, to wait again.
-func (j *Journal) Close(ctx context.Context) error {
+// Closed returns the number of segments closed since the log was made.
+func (j *Journal) Closed() uint64 { return j.closed.Load() }
+
+// Stop refuses further appends, writes what is queued, closes the segment and
+// ends the writer. The directory stays locked. If ctx ends first, its error is
+// returned and the writer ends when the disk lets it. Otherwise the error says
+// why the last records or the close frame could not be written; the next Open
+// recovers. Stop may be called again, to wait again.
+func (j *Journal) Stop(ctx context.Context) error {
 	if j.queue.closeOnce() {
 		close(j.stop)
 	}
@@ -257,4 +263,16 @@ func (j *Journal) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Close stops the journal and gives up the lock, unless the writer has not ended
+// when ctx does.
+func (j *Journal) Close(ctx context.Context) error {
+	err := j.Stop(ctx)
+	select {
+	case <-j.done:
+		j.unlocked.Do(j.unlock)
+	default:
+	}
+	return err
 }

@@ -19,7 +19,6 @@ import (
 //	journal/000000012/345.seg    segment 12345
 //	journal/000000012/345.tmp    a segment being rewritten, without meaning
 const (
-	formatName = "FORMAT"
 	lockName   = "LOCK"
 	segmentDir = "journal"
 
@@ -27,6 +26,9 @@ const (
 	extension = ".seg"
 	temporary = ".tmp"
 )
+
+// FormatName is the name of the file whose presence makes a directory a log.
+const FormatName = "FORMAT"
 
 const formatMagic = "sallyport-audit-log"
 
@@ -52,8 +54,8 @@ func Format(instance string) string {
 // it does not exist. It is apart from Open so that a mistyped path is an error
 // and not a second log. The error wraps fs.ErrExist if there is a log already.
 func Create(dir string, key audit.PublicKey) error {
-	if _, err := os.Stat(filepath.Join(dir, formatName)); err == nil {
-		return fmt.Errorf("journal: %s in %s: %w", formatName, dir, fs.ErrExist)
+	if _, err := os.Stat(filepath.Join(dir, FormatName)); err == nil {
+		return fmt.Errorf("journal: %s in %s: %w", FormatName, dir, fs.ErrExist)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, segmentDir), dirPerm); err != nil {
 		return err
@@ -69,15 +71,15 @@ func Create(dir string, key audit.PublicKey) error {
 		return err
 	}
 	if len(names) != 0 {
-		return fmt.Errorf("%w: %s has segments but no %s", ErrForeign, dir, formatName)
+		return fmt.Errorf("%w: %s has segments but no %s", ErrForeign, dir, FormatName)
 	}
 	// A crash before the rename leaves directories that hold nothing and are no
 	// log; creating again completes them.
-	tmp := formatName + temporary
+	tmp := FormatName + temporary
 	if err := writeFile(fsys, tmp, []byte(Format(key.Name()))); err != nil {
 		return err
 	}
-	if err := fsys.Rename(tmp, formatName); err != nil {
+	if err := fsys.Rename(tmp, FormatName); err != nil {
 		return err
 	}
 	if err := fsys.SyncDir("."); err != nil {
@@ -90,11 +92,12 @@ func Create(dir string, key audit.PublicKey) error {
 	return errors.Join(parent.Sync(), parent.Close())
 }
 
-// checkFormat refuses a directory that is not the log of instance.
-func checkFormat(fsys FS, instance string) error {
-	b, err := fsys.ReadFile(formatName)
+// CheckFormat refuses a directory that is not the log of instance: the error wraps
+// ErrForeign or ErrNewerFormat.
+func CheckFormat(fsys FS, instance string) error {
+	b, err := fsys.ReadFile(FormatName)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: it has no file %s", ErrForeign, formatName)
+		return fmt.Errorf("%w: it has no file %s", ErrForeign, FormatName)
 	}
 	if err != nil {
 		return err

@@ -51,10 +51,9 @@ type writer struct {
 	buf    []byte
 }
 
-// run is the writer's goroutine. It ends after Journal.Close.
+// run is the writer's goroutine. It ends after Journal.Stop.
 func (w *writer) run() {
 	defer close(w.j.done)
-	defer w.j.unlock()
 	for {
 		stopping := false
 		select {
