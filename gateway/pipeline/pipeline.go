@@ -114,7 +114,10 @@ func (p *Pipeline) serve(ctx context.Context, c *call, e *authn.Evidence, req, r
 		}
 	}
 	if err := c.route.act(ctx, c, req, reply); err != nil {
-		return p.finish(ctx, c, dataPlaneReason(c.route, err))
+		if c.route.Action.DataPlane() {
+			return p.finish(ctx, c, DataPlaneReason(err))
+		}
+		return p.finish(ctx, c, Reason(err))
 	}
 	return p.finish(ctx, c, nil)
 }
@@ -204,11 +207,11 @@ func (p *Pipeline) authorize(c *call) *fault.Error {
 	return s.allFaulty()
 }
 
-// dataPlaneReason is Reason, except that the data plane does not tell a keyring
+// DataPlaneReason is Reason, except that the data plane does not tell a keyring
 // that does not exist from one that is forbidden.
-func dataPlaneReason(r *Route, err error) *fault.Error {
+func DataPlaneReason(err error) *fault.Error {
 	f := Reason(err)
-	if r.Action.DataPlane() && f.Reason == fault.NotFound {
+	if f.Reason == fault.NotFound {
 		return fault.Wrap(fault.PermissionDenied, "", err)
 	}
 	return f
