@@ -172,8 +172,9 @@ func (l *Log) Stats() Stats {
 }
 
 // Close refuses further appends, makes durable what is queued, seals it, and
-// gives up the directory. When ctx ends first the rest is left to the next Open;
-// nothing that was acknowledged is lost.
+// gives up the directory. When ctx ends first the rest is left to the next Open:
+// nothing that was acknowledged is lost. The directory may then stay locked; Close
+// can be called again to wait for the goroutines and give it up.
 func (l *Log) Close(ctx context.Context) error {
 	err := l.journal.Stop(ctx)
 	if err == nil {
