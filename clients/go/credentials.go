@@ -198,6 +198,9 @@ func (h *handshaker) ClientHandshake(ctx context.Context, authority string, raw 
 		return nil, nil, err
 	}
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
+	if config.ServerName != "" {
+		authority = config.ServerName // which grpc-go overwrites with the authority
+	}
 	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
 	if err == nil {
 		h.mu.Lock()
