@@ -71,7 +71,7 @@ build/googleapis: .ci/googleapis .ci/googleapis.txt
 	.ci/googleapis
 
 clean: ## Remove programs and what `make run` left; keep tools and servers
-	rm -rf bin build/dev build/gen build/bite
+	rm -rf bin build/dev build/_gen build/bite
 
 distclean: clean ## Remove everything that is made
 	chmod -R u+w build 2>/dev/null || true
