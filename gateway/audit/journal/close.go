@@ -16,8 +16,9 @@ func closeFrame(dst []byte, key audit.PrivateKey, h Header, records *audit.Range
 func (w *writer) closeSegment() error {
 	s := w.seg
 	frame, hash := closeFrame(nil, w.key, s.Header, &s.records, w.chain)
-	// First the padding goes, so that nobody sees anything after a close frame. A
-	// crash here leaves a segment that recovery closes.
+	// First the padding goes, so that no reader sees anything after a close frame.
+	// A crash before the sync may leave any of it, with or without the close frame:
+	// recovery rewrites the file.
 	if err := s.file.Truncate(s.end); err != nil {
 		return err
 	}
@@ -53,16 +54,10 @@ func (w *writer) abandon() error {
 	s := w.seg
 	s.release()
 	name := SegmentPath(s.Number)
-	if s.end == 0 {
-		// Nothing in it was acknowledged. Crash before or after: recovery finds no
-		// file, or a batch that it may keep.
-		if err := remove(w.fs, name); err != nil {
-			return err
-		}
-		if err := w.fs.SyncDir(w.dir); err != nil {
-			return err
-		}
-		w.seg = nil
+	if s.records.Size() == 0 {
+		// Nothing in it was acknowledged: the next attempt makes it again. What
+		// follows is the segment before.
+		w.seg, w.chain = nil, s.Prev
 		return nil
 	}
 	data, err := w.fs.ReadFile(name)
@@ -88,9 +83,13 @@ func (w *writer) abandon() error {
 }
 
 // rewriteClosed replaces a segment's file by a new one that holds data up to the
-// segment's end and a close frame. It can be repeated after an error.
+// segment's end, and a close frame if that does not end with one. It can be
+// repeated after an error.
 func rewriteClosed(fsys FS, key audit.PrivateKey, seg Segment, data []byte, records *audit.Range) (audit.Hash, error) {
-	content, hash := closeFrame(data[:seg.End:seg.End], key, seg.Header, records, seg.Last)
+	content, hash := data[:seg.End:seg.End], seg.Last
+	if !seg.Closed {
+		content, hash = closeFrame(content, key, seg.Header, records, seg.Last)
+	}
 	tmp := tempPath(seg.Number)
 	// Crash before the rename: the old file is as it was, and the temporary one is
 	// overwritten by the next attempt.

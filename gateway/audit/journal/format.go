@@ -88,7 +88,9 @@ func parseHeader(data []byte) (Header, error) {
 	if len(data) < headerFixed || string(data[:6]) != headerMagic {
 		return Header{}, errMalformed("not a segment header")
 	}
-	if v := binary.BigEndian.Uint16(data[6:]); v != version {
+	if v := binary.BigEndian.Uint16(data[6:]); v < version {
+		return Header{}, errMalformed("header has no version")
+	} else if v > version {
 		return Header{}, fmt.Errorf("%w: version %d, this program knows %d", ErrNewerFormat, v, version)
 	}
 	n := int(data[headerFixed-1])

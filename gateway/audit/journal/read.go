@@ -65,6 +65,6 @@ func ReadClosed(dir string, number uint64, key audit.PublicKey) (Segment, error)
 	}
 	return Segment{
 		Header: h, Count: frame.Count, Root: frame.Root, Last: frame.FrameHash(frame.Signature),
-		Closed: true, End: info.Size(),
+		Closed: true, End: info.Size(), Size: info.Size(),
 	}, nil
 }

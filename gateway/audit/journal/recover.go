@@ -57,8 +57,8 @@ func (w *writer) continueAfter(number uint64) error {
 	if err != nil {
 		return err
 	}
-	if !seg.Closed {
-		return &audit.BrokenError{File: name, Offset: seg.End, What: "segment is not closed, and is not the last"}
+	if !seg.Done() {
+		return &audit.BrokenError{File: name, Offset: seg.End, What: "segment does not end with a close frame, and is not the last"}
 	}
 	w.number, w.next, w.chain = number+1, seg.Next(), seg.Last
 	return nil
@@ -96,7 +96,7 @@ func (w *writer) recoverLast(number uint64) error {
 		return &audit.BrokenError{File: name, What: "does not continue the segment before"}
 	}
 	hash := seg.Last
-	if !seg.Closed {
+	if !seg.Done() {
 		if hash, err = rewriteClosed(w.fs, w.key, seg, data, &records); err != nil {
 			return err
 		}

@@ -15,9 +15,14 @@ type Segment struct {
 	Root   audit.Hash // RFC 6962 root over the records
 	Last   audit.Hash // hash of the last frame
 	Closed bool       // the last frame is a close frame
+	Size   int64      // of the file
 	End    int64      // where the last frame ends; 0 if there is none
-	Torn   int64      // bytes after End, other than padding
+	Torn   int64      // bytes after End, without the zeros at the end of the file
 }
+
+// Done reports whether the segment is closed and nothing follows the close frame:
+// it is as it stays. After a crash something may, until the next Open.
+func (s Segment) Done() bool { return s.Closed && s.End == s.Size }
 
 // Next returns the sequence number that follows the segment.
 func (s Segment) Next() uint64 { return s.First + uint64(s.Count) }
@@ -32,23 +37,18 @@ func (s Segment) Next() uint64 { return s.First + uint64(s.Count) }
 // the machine stopped: it was never acknowledged, at most one is ever in flight,
 // and Scan counts its bytes as Torn. If key's signature is on any frame after a
 // place that does not parse, an acknowledged frame was changed, and the error is
-// an *audit.BrokenError. Other errors are ErrNewerFormat, ErrForeign, and what
-// visit returns.
+// an *audit.BrokenError. Other errors are ErrNewerFormat and what visit returns.
 func Scan(name string, number uint64, data []byte, key audit.PublicKey, visit func(*Frame) error) (Segment, error) {
 	s := scanner{name: name, data: data, key: key, visit: visit}
 	s.p = parser{instance: key.Name(), segment: number}
-	var malformed errMalformed
 	h, err := parseHeader(data)
 	switch {
-	case errors.As(err, &malformed):
-		return s.tail(0, err)
-	case err != nil:
+	case errors.Is(err, ErrNewerFormat):
 		return Segment{}, err
-	case h.Instance != key.Name():
-		return Segment{}, fmt.Errorf("%w: %s is of %q, not %q", ErrForeign, name, h.Instance, key.Name())
-	}
-	if h.Number != number {
-		return Segment{}, s.broken(8, fmt.Sprintf("is segment %d", h.Number))
+	case err != nil:
+		return s.tail(0, err)
+	case h.Instance != key.Name() || h.Number != number:
+		return s.tail(0, errMalformed(fmt.Sprintf("header is of segment %d of %q", h.Number, h.Instance)))
 	}
 	s.seg.Header, s.seg.Last = h, h.hash()
 	return s.frames()
@@ -85,8 +85,8 @@ func (s *scanner) frames() (Segment, error) {
 		if err := s.accept(cur, hash); err != nil {
 			return Segment{}, err
 		}
-		if s.seg.Closed && off != int64(len(s.data)) {
-			return Segment{}, s.broken(off, "bytes after the close frame")
+		if s.seg.Closed {
+			return s.tail(off, errMalformed("frame after the close frame"))
 		}
 		if stop != nil {
 			return s.tail(off, stop)
@@ -143,7 +143,7 @@ func (s *scanner) tail(off int64, why error) (Segment, error) {
 		}
 		s.seg.Torn = int64(len(bytes.TrimRight(rest, "\x00")))
 	}
-	s.seg.Root = s.records.Root()
+	s.seg.Root, s.seg.Size = s.records.Root(), int64(len(s.data))
 	return s.seg, nil
 }
 

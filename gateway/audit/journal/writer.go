@@ -2,6 +2,7 @@ package journal
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -26,7 +27,7 @@ type segment struct {
 	Header
 	file    File
 	opened  time.Time
-	end     int64       // of the last acknowledged frame; 0 before the first
+	end     int64       // of the header and the acknowledged frames
 	zeroed  int64       // the file has been written up to here
 	records audit.Range // acknowledged
 	suspect bool        // a sync has failed: what the file holds is not known
@@ -41,7 +42,7 @@ type writer struct {
 	seg    *segment   // nil: the next record opens one
 	number uint64     // of the next segment to open; all below are closed
 	next   uint64     // sequence number of the next record
-	chain  audit.Hash // hash of the last acknowledged frame
+	chain  audit.Hash // hash of the header or frame that the next frame follows
 	dir    string     // the directory known to exist
 
 	age    *time.Timer // of the open segment
@@ -196,13 +197,14 @@ func (w *writer) attempt(batch []*item) (*signedBatch, error) {
 // records is not: there would be nothing to close.
 func (w *writer) due() bool {
 	s, cfg := w.seg, &w.j.cfg
-	return s.end > 0 && (s.end >= cfg.SegmentSize ||
+	return s.records.Size() > 0 && (s.end >= cfg.SegmentSize ||
 		s.records.Size() >= uint64(cfg.SegmentRecords) ||
 		time.Since(s.opened) >= cfg.SegmentAge)
 }
 
-// openSegment creates the file of the next segment. Its header is written
-// together with the first batch.
+// openSegment makes the file of the next segment, with its header. The header is
+// durable before the first batch is written, so that a batch behind a header that
+// does not parse is never the work of a crash.
 func (w *writer) openSegment() error {
 	if dir := shard(w.number); dir != w.dir {
 		if err := w.fs.Mkdir(dir); err != nil {
@@ -213,7 +215,7 @@ func (w *writer) openSegment() error {
 		}
 		w.dir = dir
 	}
-	// A file of this number can only be an attempt that was reported as failed.
+	// A file of this number can only be an attempt that failed.
 	name := SegmentPath(w.number)
 	if err := remove(w.fs, name); err != nil {
 		return err
@@ -222,56 +224,62 @@ func (w *writer) openSegment() error {
 	if err != nil {
 		return err
 	}
-	// Crash here: an empty file, which recovery removes.
-	w.seg = &segment{
+	s := &segment{
 		Header: Header{Instance: w.key.Name(), Number: w.number, First: w.next, Prev: w.chain},
 		file:   f, opened: time.Now(),
 	}
+	s.end = s.Header.size()
+	// A crash from here to the end leaves no file, or one without batches, which
+	// recovery removes.
+	if err := errors.Join(s.begin(), w.fs.SyncDir(w.dir)); err != nil {
+		s.release()
+		return err
+	}
+	w.seg, w.chain = s, s.Header.hash()
 	w.age.Reset(w.j.cfg.SegmentAge)
 	return nil
+}
+
+// begin writes the header.
+func (s *segment) begin() error {
+	if err := s.writeAhead(s.end); err != nil {
+		return err
+	}
+	if err := writeAll(s.file, s.Header.append(nil), 0); err != nil {
+		return err
+	}
+	return s.file.Sync()
 }
 
 // write appends one batch to the open segment.
 func (w *writer) write(batch []*item) (*signedBatch, error) {
 	s := w.seg
-	off, prev := s.end, w.chain
-	w.buf = w.buf[:0]
-	if off == 0 {
-		w.buf = s.Header.append(w.buf)
-		prev = s.Header.hash()
-	}
-	signed, hash := w.frame(batch, prev)
-	if err := s.writeAhead(off + int64(len(w.buf))); err != nil {
+	signed, hash := w.frame(batch)
+	end := s.end + int64(len(w.buf))
+	if err := s.writeAhead(end); err != nil {
 		return nil, err
 	}
-	// After a failed write the file is in order up to off: the next attempt writes
-	// the same bytes to the same place. A crash leaves a part of them, which
+	// After a failed write the file is in order up to s.end: the next attempt
+	// writes the same bytes to the same place. A crash leaves a part of them, which
 	// recovery cuts, or all, which it keeps.
-	if err := writeAll(s.file, w.buf, off); err != nil {
+	if err := writeAll(s.file, w.buf, s.end); err != nil {
 		return nil, err
 	}
 	if err := s.file.Sync(); err != nil {
 		s.suspect = true
 		return nil, err
 	}
-	if off == 0 {
-		// Crash here: the file may have no name yet, and nobody was answered.
-		if err := w.fs.SyncDir(w.dir); err != nil {
-			s.suspect = true
-			return nil, err
-		}
-	}
-	s.end = off + int64(len(w.buf))
+	// From here on the batch survives everything, whether or not anybody hears.
 	for _, leaf := range w.leaves {
 		s.records.Push(leaf)
 	}
-	w.chain = hash
+	s.end, w.chain = end, hash
 	w.next += uint64(len(batch))
 	return signed, nil
 }
 
-// frame signs a batch and appends its frame to w.buf.
-func (w *writer) frame(batch []*item, prev audit.Hash) (*signedBatch, audit.Hash) {
+// frame signs a batch and puts its frame in w.buf.
+func (w *writer) frame(batch []*item) (*signedBatch, audit.Hash) {
 	w.leaves, w.body = w.leaves[:0], w.body[:0]
 	for _, it := range batch {
 		w.leaves = append(w.leaves, it.hash)
@@ -281,11 +289,11 @@ func (w *writer) frame(batch []*item, prev audit.Hash) (*signedBatch, audit.Hash
 	signed := &signedBatch{tree: audit.NewTree(w.leaves)}
 	signed.Batch = audit.Batch{
 		Kind: audit.KindBatch, Instance: w.seg.Instance, Segment: w.seg.Number,
-		First: w.next, Count: uint32(len(batch)), Prev: prev, Root: signed.tree.Root(),
+		First: w.next, Count: uint32(len(batch)), Prev: w.chain, Root: signed.tree.Root(),
 	}
 	var hash audit.Hash
 	signed.sig, hash = signed.Batch.Sign(w.key)
-	w.buf = appendFrame(w.buf, &signed.Batch, w.body, signed.sig)
+	w.buf = appendFrame(w.buf[:0], &signed.Batch, w.body, signed.sig)
 	return signed, hash
 }
 

@@ -1,6 +1,7 @@
 package tlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -79,6 +80,13 @@ func Verify(dir string, key audit.PublicKey, opts VerifyOptions) (Report, error)
 		r.Records += uint64(s.Count)
 		if uint64(i) < c.Size {
 			r.SealedRecs += uint64(s.Count)
+		}
+		if s.Closed && !s.Done() {
+			// As a crash in closing leaves it. Sealed it can only be after recovery.
+			if uint64(i) < c.Size {
+				return Report{}, &audit.BrokenError{File: journal.SegmentPath(uint64(i)), Offset: s.End, What: "bytes after the close frame"}
+			}
+			s.Torn = s.Size - s.End
 		}
 		r.Torn += s.Torn
 		if s.Closed {
@@ -163,19 +171,21 @@ func verifyJournal(dir string, key audit.PublicKey, parallel int) ([]journal.Seg
 // readSegment checks one segment by itself.
 func readSegment(fsys journal.FS, number uint64, key audit.PublicKey, last bool) (journal.Segment, error) {
 	name := journal.SegmentPath(number)
-	for try := 0; ; try++ {
+	var before []byte
+	for {
 		data, err := fsys.ReadFile(name)
 		if err != nil {
 			return journal.Segment{}, err
 		}
 		s, err := journal.Scan(name, number, data, key, nil)
-		if last && (err != nil || s.Torn > 0) && try < 3 {
-			// Perhaps a batch is being written: look again.
-			time.Sleep(20 * time.Millisecond)
+		if last && (err != nil || s.Torn > 0) && !bytes.Equal(data, before) {
+			// Perhaps it was read while it was written. What stays was not.
+			before = data
+			time.Sleep(5 * time.Millisecond)
 			continue
 		}
-		if err == nil && !last && !s.Closed {
-			err = &audit.BrokenError{File: name, Offset: s.End, What: "segment is cut short, and is not the last"}
+		if err == nil && !last && !s.Done() {
+			err = &audit.BrokenError{File: name, Offset: s.End, What: "segment does not end with a close frame, and is not the last"}
 		}
 		return s, err
 	}
