@@ -233,9 +233,8 @@ func (f *memFile) Sync() error {
 
 func (f *memFile) Close() error { return nil }
 
-// applied returns disk with ranges of cache written to it.
+// applied writes ranges of cache to disk and returns it.
 func applied(disk, cache []byte, ranges [][2]int64) []byte {
-	disk = slices.Clone(disk)
 	for _, r := range ranges {
 		to := min(r[1], int64(len(cache)))
 		if grow := to - int64(len(disk)); grow > 0 {
@@ -274,7 +273,7 @@ func (m *memFS) crash(rnd *rand.Rand) *memFS {
 				}
 			}
 		}
-		b := applied(f.disk, f.cache, some)
+		b := applied(slices.Clone(f.disk), f.cache, some)
 		copied := &memFile{fs: after, cache: b, disk: slices.Clone(b)}
 		after.names[n], after.durable[n] = copied, copied
 	}
