@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	sallyport "github.com/sallyport/sallyport/clients/go"
+	"github.com/sallyport/sallyport/gateway/policy"
+	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
+)
+
+func (a *app) policyCommand() *cobra.Command {
+	c := group("policy", "Check, test, read and load policy", a.policyCheck())
+	get, load := a.policyGet(), a.policyLoad()
+	c.AddCommand(get, load)
+	return c
+}
+
+// policyFiles reads the policy files of a directory: all that end in ".cedar", not
+// those of directories in it. None at all is an error: a policy that permits
+// nothing is not made by a mistyped path.
+func policyFiles(dir string) ([]policy.File, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []policy.File
+	for _, e := range entries {
+		if e.IsDir() || !strings.HasSuffix(e.Name(), ".cedar") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, policy.File{Name: e.Name(), Content: string(text)})
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s holds no file whose name ends in .cedar", dir)
+	}
+	return files, nil
+}
+
+// checked is the JSON form of a check.
+type checked struct {
+	OK       bool             `json:"ok"`
+	Files    int              `json:"files"`
+	Problems []checkedProblem `json:"problems,omitempty"`
+}
+
+type checkedProblem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Policy  string `json:"policy,omitempty"`
+	Message string `json:"message"`
+}
+
+func (a *app) policyCheck() *cobra.Command {
+	return &cobra.Command{
+		Use: "check DIR", Short: "Validate policy files, offline, and list everything that is wrong", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			files, err := policyFiles(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = policy.Compile(files)
+			c := checked{OK: err == nil, Files: len(files)}
+			var wrong *policy.CompileError
+			if errors.As(err, &wrong) {
+				for _, p := range wrong.Problems {
+					c.Problems = append(c.Problems, checkedProblem(p))
+				}
+				err = fmt.Errorf("%w: %s", errUnverified, plural(len(wrong.Problems), "problem"))
+			}
+			return errors.Join(a.print(c, func() {
+				for _, p := range c.Problems {
+					fmt.Fprintln(a.stdout, policy.Problem(p))
+				}
+				if c.OK {
+					fmt.Fprintf(a.stdout, "ok: %s\n", plural(len(files), "file"))
+				}
+			}), err)
+		},
+	}
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func (a *app) policyGet() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use: "get", Short: "Show the policy in force, or write its files to a directory", Args: cobra.NoArgs,
+	}
+	n := a.connects(c, false)
+	c.Flags().StringVar(&dir, "dir", "", "existing directory to write the files to; none is replaced")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return n.withControl(c.Context(), func(ctx context.Context, g *sallyport.Control) error {
+			p, err := g.Policy.GetPolicy(ctx, &controlv1.GetPolicyRequest{})
+			if err != nil {
+				return err
+			}
+			if dir != "" {
+				for _, f := range p.GetFiles() {
+					// The name is the gateway's word, not a path of ours.
+					if !filepath.IsLocal(f.GetName()) || filepath.Base(f.GetName()) != f.GetName() {
+						return fmt.Errorf("the gateway's policy has a file name that is no name: %q", f.GetName())
+					}
+					if err := writeFile(filepath.Join(dir, f.GetName()), []byte(f.GetContent()), false); err != nil {
+						return err
+					}
+				}
+			}
+			return a.printMessage(p, func() {
+				fmt.Fprintf(a.stdout, "// revision %d, loaded %s, %s\n", p.GetRevision(), date(p.GetLoadTime()), plural(len(p.GetFiles()), "file"))
+				if dir != "" {
+					return
+				}
+				for _, f := range p.GetFiles() {
+					fmt.Fprintf(a.stdout, "\n// file %s\n%s", f.GetName(), f.GetContent())
+				}
+			})
+		})
+	}
+	return c
+}
+
+func (a *app) policyLoad() *cobra.Command {
+	var revision uint64
+	c := &cobra.Command{
+		Use: "load DIR", Short: "Replace the whole policy by the files of a directory", Args: cobra.ExactArgs(1),
+		Long: `Replace the whole policy by the files of a directory. It is checked here first, and again by the
+gateway; a load that fails leaves the policy in force as it is.`,
+	}
+	n := a.connects(c, false)
+	c.Flags().Uint64Var(&revision, "expected-revision", 0, "load only if this revision is in force")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		files, err := policyFiles(args[0])
+		if err != nil {
+			return err
+		}
+		if _, err := policy.Compile(files); err != nil {
+			return err
+		}
+		req := &controlv1.LoadPolicyRequest{ExpectedRevision: revision}
+		for _, f := range files {
+			req.Files = append(req.Files, &controlv1.PolicyFile{Name: f.Name, Content: f.Content})
+		}
+		return n.withControl(c.Context(), func(ctx context.Context, g *sallyport.Control) error {
+			p, err := g.Policy.LoadPolicy(ctx, req)
+			if err != nil {
+				return err
+			}
+			return a.printMessage(p, func() {
+				fmt.Fprintf(a.stdout, "revision %d is in force, %s\n", p.GetRevision(), plural(len(p.GetFiles()), "file"))
+			})
+		})
+	}
+	return c
+}
