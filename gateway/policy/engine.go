@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,7 +21,8 @@ type compiled struct {
 	rules     []rule
 	index     index
 	uses      vocabulary
-	tenancies tenancies
+	tenancies memo[*tenancy]
+	contexts  memo[cedar.Record]
 	scratch   sync.Pool
 }
 
@@ -29,6 +31,7 @@ func newSnapshot(rules []rule) *Snapshot {
 	for _, r := range rules {
 		c.uses.add(r.uses)
 	}
+	c.uses.order = slices.Sorted(maps.Keys(c.uses.keys))
 	c.scratch.New = func() any { return new(scratch) }
 	return &Snapshot{compiled: c}
 }
@@ -48,6 +51,7 @@ func (s *Snapshot) Revision() uint64 {
 type scratch struct {
 	entities   entities
 	candidates candidates
+	key        []byte
 }
 
 // Decide answers the request. It has no effect and depends on nothing but the
@@ -74,7 +78,7 @@ func (s *Snapshot) decide(r Request) Decision {
 	}()
 	e := &memory.entities
 	*e = entities{principal: r.Principal, resource: r.Resource.uid(), action: r.Action,
-		tenancy: s.tenancies.of(r.Resource)}
+		tenancy: s.tenancyOf(r.Resource, memory)}
 	ask := cedar.Request{
 		Principal: r.Principal.entity.UID,
 		Action:    actionEntities[r.Action].UID,
@@ -89,7 +93,7 @@ func (s *Snapshot) decide(r Request) Decision {
 	if len(memory.candidates) == 0 {
 		return Decision{Reason: ReasonNoPermit}
 	}
-	ask.Context = s.uses.record(e.tenancy, r.Context)
+	ask.Context = s.contextOf(e.tenancy, r.Context, memory)
 	decision, why := cedar.Authorize(memory.candidates, e, ask)
 	switch {
 	case len(why.Errors) > 0:
@@ -125,37 +129,6 @@ func reasons(why cedar.Diagnostic) []string {
 	}
 	slices.Sort(ids)
 	return ids
-}
-
-// record makes the context of the loaded policies, as far as they can observe it.
-func (v *vocabulary) record(t *tenancy, c Context) cedar.Record {
-	if !v.time && !v.encryption && !v.all {
-		return t.attributes // {tenant}, which the guards found to be the context's too
-	}
-	m := cedar.RecordMap{"tenant": cedar.String(c.Tenant)}
-	if v.time || v.all {
-		m["time"] = cedar.Long(c.Time)
-	}
-	if v.encryption || v.all {
-		m["encryption"] = v.encryptionRecord(c.Encryption)
-	}
-	return cedar.NewRecord(m)
-}
-
-func (v *vocabulary) encryptionRecord(pairs map[string]string) cedar.Record {
-	var m cedar.RecordMap
-	for key, value := range pairs {
-		if v.all || v.keys[key] {
-			if m == nil {
-				m = cedar.RecordMap{}
-			}
-			m[cedar.String(key)] = cedar.String(value)
-		}
-	}
-	if m == nil {
-		return cedar.Record{}
-	}
-	return cedar.NewRecord(m)
 }
 
 // Engine decides by the policy in force. The zero Engine permits nothing. It is safe

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"strings"
-	"sync"
 
 	cedar "github.com/cedar-policy/cedar-go"
 )
@@ -113,32 +112,4 @@ func (t *tenancy) guards(resource Resource, c Context) cedar.Record {
 		}
 	}
 	return guardContext(c.Tenant, c.Standing, c.Chain)
-}
-
-// maxTenancies bounds the memory of tenancies to about 2 MB.
-const maxTenancies = 1024
-
-// tenancies remembers the tenancies met lately. Making a Cedar record takes longer
-// than evaluating a policy. Forgetting all when full costs a few microseconds for
-// each tenant that comes again, and needs no bookkeeping on the way.
-type tenancies struct {
-	mu    sync.RWMutex
-	known map[string]*tenancy // by the tenant's resource name, "" for the gateway
-}
-
-func (t *tenancies) of(r Resource) *tenancy {
-	t.mu.RLock()
-	found := t.known[r.parent]
-	t.mu.RUnlock()
-	if found != nil {
-		return found
-	}
-	made := newTenancy(r.parent)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.known == nil || len(t.known) >= maxTenancies {
-		t.known = make(map[string]*tenancy)
-	}
-	t.known[string(made.uid.ID)] = made
-	return made
 }

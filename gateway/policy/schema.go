@@ -98,6 +98,7 @@ type vocabulary struct {
 	time       bool
 	encryption bool            // its presence
 	keys       map[string]bool // the keys read from it by name
+	order      []string        // the keys in order; only of a snapshot
 	all        bool            // the context or the encryption context as a whole
 }
 

@@ -1,0 +1,185 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	cedar "github.com/cedar-policy/cedar-go"
+	"pgregory.net/rapid"
+)
+
+// everything evaluates all policies, with the whole context: what Decide would do
+// without slicing, vocabulary and memory.
+func everything(s *Snapshot, r Request) Decision {
+	tenancy := newTenancy(r.Resource.parent)
+	e := &entities{principal: r.Principal, resource: r.Resource.uid(), action: r.Action, tenancy: tenancy}
+	whole := vocabulary{all: true}
+	request := cedar.Request{Principal: r.Principal.entity.UID, Action: actionEntities[r.Action].UID,
+		Resource: e.resource, Context: whole.record(r.Context)}
+	all := candidates{}
+	for i := range s.rules {
+		all = append(all, &s.rules[i])
+	}
+	decision, why := cedar.Authorize(all, e, request)
+	switch {
+	case len(why.Errors) > 0:
+		return denied(ReasonError, why)
+	case decision == cedar.Allow:
+		return Decision{Allow: true, Reason: ReasonPermitted, Policies: reasons(why)}
+	case len(why.Reasons) > 0:
+		return denied(ReasonForbidden, why)
+	}
+	return Decision{Reason: ReasonNoPermit}
+}
+
+var (
+	somePrincipals = []string{
+		`principal`, `principal is Sallyport::Workload`, `principal is Sallyport::Operator`,
+		`principal == Sallyport::Workload::"spiffe://w/1"`, `principal in Sallyport::Workload::"spiffe://w/2"`,
+		`principal is Sallyport::Workload in Sallyport::Workload::"spiffe://w/1"`, `principal == Sallyport::Operator::"alice"`,
+	}
+	someActions = []string{
+		`action`, `action == Sallyport::Action::"decrypt"`, `action in Sallyport::Action::"plaintext"`,
+		`action in [Sallyport::Action::"seal", Sallyport::Action::"getKeyring"]`, `action in Sallyport::Action::"control"`,
+		`action in Sallyport::Action::"read"`,
+	}
+	someResources = []string{
+		`resource`, `resource is Sallyport::Keyring`, `resource is Sallyport::Tenant`,
+		`resource == Sallyport::Keyring::"tenants/a/keyrings/k"`, `resource in Sallyport::Tenant::"tenants/a"`,
+		`resource is Sallyport::Keyring in Sallyport::Tenant::"tenants/b"`, `resource == Sallyport::Tenant::"tenants/a"`,
+		`resource in Sallyport::Keyring::"tenants/b/keyrings/k"`, `resource == Sallyport::Gateway::"gateway"`,
+	}
+	someConditions = []string{
+		``, `when { context.encryption has p && context.encryption.p == "1" }`, `unless { context.encryption has q }`,
+		`when { context.time > 5 }`, `when { context.tenant == "a" }`, `when { principal has automation && principal.automation }`,
+		`when { context.time * 4611686018427387904 > 0 }`, `when { context has encryption }`,
+		`when { resource in Sallyport::Tenant::"tenants/a" }`, `when { action in Sallyport::Action::"read" }`,
+		`when { context.encryption == {p: "1"} }`, `when { Sallyport::Workload::"spiffe://w/1".automation }`,
+		`when { action in [Sallyport::Action::"encrypt", Sallyport::Action::"control"] }`,
+	}
+)
+
+func drawPolicies(t *rapid.T) *Snapshot {
+	var b strings.Builder
+	for i := range rapid.IntRange(0, 12).Draw(t, "policies") {
+		one := func(from []string) string { return rapid.SampledFrom(from).Draw(t, "part") }
+		policy := fmt.Sprintf("@id(\"p%d\") %s (%s, %s, %s) %s;\n", i,
+			rapid.SampledFrom([]string{"permit", "permit", "forbid"}).Draw(t, "effect"),
+			one(somePrincipals), one(someActions), one(someResources), one(someConditions))
+		// Some scopes can never apply, and the schema refuses them.
+		if _, err := Compile([]File{{"t.cedar", policy}}); err == nil {
+			b.WriteString(policy)
+		}
+	}
+	s, err := Compile([]File{{"t.cedar", b.String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// drawRequest draws a request that the guards let pass.
+func drawRequest(t *rapid.T) Request {
+	r := Request{Action: rapid.SampledFrom(Actions()).Draw(t, "action")}
+	name := "gateway"
+	switch r.Action.Resource() {
+	case KindTenant:
+		name = rapid.SampledFrom([]string{"tenants/a", "tenants/b", "tenants/c"}).Draw(t, "tenant")
+	case KindKeyring:
+		name = rapid.SampledFrom([]string{"tenants/a/keyrings/k", "tenants/a/keyrings/l", "tenants/b/keyrings/k",
+			"tenants/c/keyrings/k"}).Draw(t, "keyring")
+	}
+	var err error
+	if r.Resource, err = ParseResource(name); err != nil {
+		t.Fatal(err)
+	}
+	r.Principal = NewWorkload(fmt.Sprintf("spiffe://w/%d", rapid.IntRange(1, 3).Draw(t, "workload")), "w", !r.Action.DataPlane())
+	r.Context = Context{Tenant: r.Resource.Tenant(), Standing: StandingActive, Chain: ChainMachine,
+		Time: rapid.Int64Range(0, 10).Draw(t, "time"),
+		Encryption: rapid.MapOf(rapid.SampledFrom([]string{"p", "q", "r"}), rapid.SampledFrom([]string{"", "1", "2"})).
+			Draw(t, "encryption")}
+	if !r.Action.DataPlane() && rapid.Bool().Draw(t, "human") {
+		r.Principal = NewOperator(rapid.SampledFrom([]string{"alice", "bob"}).Draw(t, "operator"))
+	}
+	return r
+}
+
+// Slicing, vocabulary and memory change nothing.
+func TestSlicingIsSound(t *testing.T) {
+	seen := map[Reason]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawPolicies(t)
+		for range 30 {
+			r := drawRequest(t)
+			got, want := s.Decide(r), everything(s, r)
+			seen[want.Reason]++
+			if got.Allow != want.Allow || got.Reason != want.Reason || !slices.Equal(got.Policies, want.Policies) ||
+				!slices.Equal(got.Errors, want.Errors) {
+				t.Fatalf("sliced %+v\nwhole  %+v\nrequest %+v", got, want, r)
+			}
+		}
+	})
+	if len(seen) != 4 {
+		t.Errorf("not every outcome was met: %v", seen)
+	}
+}
+
+// Deciding does not change the request, and not the next decision.
+func TestDecideIsPure(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, r := drawPolicies(t), drawRequest(t)
+		before := maps.Clone(r.Context.Encryption)
+		first, second := s.Decide(r), s.Decide(r)
+		if first.Allow != second.Allow || first.Reason != second.Reason || !maps.Equal(before, r.Context.Encryption) {
+			t.Fatalf("%+v then %+v", first, second)
+		}
+	})
+}
+
+// FuzzCompile: no text makes Compile panic, and none makes it accept what a guard
+// should refuse.
+func FuzzCompile(f *testing.F) {
+	for _, text := range []string{permitAll, `@id("a") forbid (principal, action, resource) when { context.time == 1 };`,
+		`// only a comment`, `;`, `"`, `@id("\u{0}") permit`, manyPolicies(3)} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := Compile([]File{{"f.cedar", text}})
+		if (s == nil) == (err == nil) {
+			t.Fatalf("snapshot %v, error %v", s, err)
+		}
+		for _, a := range Actions() {
+			if !a.DataPlane() {
+				continue
+			}
+			r := decryptCards(t)
+			r.Action, r.Principal = a, NewOperator("alice")
+			if s.Decide(r).Allow {
+				t.Fatalf("%v allowed for an operator", a)
+			}
+		}
+	})
+}
+
+// FuzzDecide: beside a permit of everything, the data plane serves workloads alone,
+// whatever else a request says.
+func FuzzDecide(f *testing.F) {
+	s := mustCompile(f, permitAll)
+	f.Add(uint8(ActionDecrypt), cards, "acme", uint8(1), uint8(1), payments, true, true, "purpose", "billing")
+	f.Add(uint8(ActionEncrypt), cards, "acme", uint8(1), uint8(2), "alice", false, true, "", "")
+	f.Fuzz(func(t *testing.T, action uint8, resource, tenant string, standing, chain uint8, name string,
+		workload, automation bool, key, value string) {
+		r := Request{Principal: NewOperator(name), Action: Action(action), Context: Context{Tenant: tenant,
+			Standing: Standing(standing), Chain: Chain(chain), Encryption: map[string]string{key: value}}}
+		if workload {
+			r.Principal = NewWorkload(name, name, automation)
+		}
+		r.Resource, _ = ParseResource(resource)
+		if d := s.Decide(r); d.Allow && (!proved(r) || r.Action.DataPlane() && !workload) {
+			t.Fatalf("allowed: %+v", r)
+		}
+	})
+}
