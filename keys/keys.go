@@ -24,6 +24,8 @@ var (
 	ErrNotFound = errors.New("keys: not found")
 	// ErrUnknownVersion: the keyring exists and has no such version.
 	ErrUnknownVersion = fmt.Errorf("%w: no such version", ErrNotFound)
+	// ErrForeign: the message was sealed under another keyring.
+	ErrForeign = errors.New("keys: message of another keyring")
 	// ErrExists: the name is taken.
 	ErrExists = errors.New("keys: already exists")
 	// ErrConflict: the stored revision is not the expected one; read again.
