@@ -292,3 +292,54 @@ func TestFailedSyncIsNotRetried(t *testing.T) {
 	}
 	j.Close(context.Background())
 }
+
+// A segment that was rewritten after a failed sync has its name for good before
+// the next segment, in another directory, has.
+func TestRewriteAtTheEndOfADirectory(t *testing.T) {
+	key := testKey(t)
+	base := newMemFS(key.Name())
+	cfg := memConfig(base, key)
+	cfg.SegmentRecords = 1
+	j, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(j *Journal) error {
+		_, err := j.Append(context.Background(), &auditv1.Record{})
+		return err
+	}
+	for range perDir - 1 {
+		if err := add(j); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.Close(context.Background())
+	rnd := rand.New(rand.NewPCG(7, 8))
+	for range 8 {
+		fsys := base.crash(rnd)
+		syncs := 0
+		fsys.fault = func(_ int, kind string) mode {
+			if kind == "sync" {
+				if syncs++; syncs == 3 { // header, batch, and now the close frame
+					return lost
+				}
+			}
+			return works
+		}
+		cfg.FS = fsys
+		j, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := add(j); err != nil { // the last of the directory
+			t.Fatal(err)
+		}
+		for add(j) != nil { // the first of the next
+			time.Sleep(time.Millisecond)
+		}
+		after := fsys.crash(rnd)
+		acknowledged{}.scenario(t, after, key, 1)
+		acknowledged{}.check(t, after, key)
+		j.Close(context.Background())
+	}
+}

@@ -223,3 +223,36 @@ func TestEveryByteOfOpenTail(t *testing.T) {
 		t.Errorf("unchanged: %+v", r)
 	}
 }
+
+// Segments that the log's own key has signed do not fit together unless they were
+// written one after the other, also where no checkpoint covers them.
+func TestSegmentOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	key := newKey(t)
+	var histories [2]string
+	for i := range histories {
+		histories[i] = create(t, key)
+		l := open(t, small(histories[i], key))
+		fill(t, l, 20)
+		closeLog(t, l)
+	}
+	mixed := create(t, key)
+	for i, from := range []int{0, 0, 1} {
+		name := filepath.Join("journal", "000000000", "00"+string(rune('0'+i))+".seg")
+		os.MkdirAll(filepath.Dir(filepath.Join(mixed, name)), 0o700)
+		b, err := os.ReadFile(filepath.Join(histories[from], name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(filepath.Join(mixed, name), b, 0o600)
+		if i == 1 {
+			if r := verify(t, mixed, key); r.Segments != 2 || r.Sealed != 0 {
+				t.Errorf("report %+v", r)
+			}
+		}
+	}
+	wantBroken(t, mixed, key, "segment of another history")
+	if _, err := tlog.Open(t.Context(), small(mixed, key)); !errors.Is(err, audit.ErrBroken) {
+		t.Errorf("opening: %v", err)
+	}
+}
