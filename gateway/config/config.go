@@ -93,19 +93,30 @@ type LocalKEK struct {
 	CredentialFile string `yaml:"credential_file"`
 }
 
-// AWSKMS is a symmetric KMS key.
+// AWSKMS is a symmetric KMS key. Exactly one of CredentialsFile, WebIdentity and
+// InstanceRole says who calls it.
 type AWSKMS struct {
-	Name   string `yaml:"name"`
-	ARN    string `yaml:"arn"`
-	Region string `yaml:"region"`
+	Name string `yaml:"name"`
+	// ARN is the full ARN of the key; aliases are refused.
+	ARN string `yaml:"arn"`
 	// Endpoint overrides the service's own, for VPC endpoints and tests.
 	Endpoint string `yaml:"endpoint"`
-	// CredentialsFile is an AWS shared credentials file, of which the default profile
-	// is used. Without it, the role that the machine or container has is used.
+	// CredentialsFile is an AWS shared credentials file, and Profile its section;
+	// "default" if empty.
 	CredentialsFile string `yaml:"credentials_file"`
-	// AttemptTimeout and Timeout bound one attempt and all of them.
-	AttemptTimeout time.Duration `yaml:"attempt_timeout"`
-	Timeout        time.Duration `yaml:"timeout"`
+	Profile         string `yaml:"profile"`
+	// WebIdentity exchanges a token for a role, as on EKS.
+	WebIdentity *WebIdentity `yaml:"web_identity"`
+	// InstanceRole asks the EC2 instance metadata service.
+	InstanceRole bool `yaml:"instance_role"`
+}
+
+// WebIdentity is the role to assume, and the file that holds the token.
+type WebIdentity struct {
+	RoleARN   string `yaml:"role_arn"`
+	TokenFile string `yaml:"token_file"`
+	// Endpoint overrides that of the token service.
+	Endpoint string `yaml:"endpoint"`
 }
 
 // Audit is where the trail is kept.
@@ -205,10 +216,51 @@ func (c *Config) resolve(dir string) {
 	}
 	for i := range c.KEK.AWSKMS {
 		paths = append(paths, &c.KEK.AWSKMS[i].CredentialsFile)
+		if w := c.KEK.AWSKMS[i].WebIdentity; w != nil {
+			paths = append(paths, &w.TokenFile)
+		}
 	}
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+}
+
+// File is a file that a configuration names.
+type File struct {
+	Key    string // where the configuration names it
+	Path   string
+	MadeBy string // a remark for when it is missing
+}
+
+// Files lists the files that must be there to serve.
+func (c *Config) Files() []File {
+	const byInit = `; "sallyportd init" makes it`
+	files := []File{
+		{"tls.certificate", c.TLS.Certificate, ""}, {"tls.key", c.TLS.Key, ""},
+		{"store.sqlite", c.Store.SQLite, byInit}, {"audit.directory", c.Audit.Directory, byInit},
+		{"audit.key", c.Audit.Key, byInit}, {"audit.pseudonym_key", c.Audit.PseudonymKey, byInit},
+	}
+	for i, d := range c.Trust.Domains {
+		files = append(files, File{fmt.Sprintf("trust.domains[%d].bundle", i), d.Bundle, ""})
+	}
+	optional := func(key, path, madeBy string) {
+		if path != "" {
+			files = append(files, File{key, path, madeBy})
+		}
+	}
+	optional("trust.operators", c.Trust.Operators, "")
+	for i, k := range c.KEK.Local {
+		optional(fmt.Sprintf("kek.local[%d].file", i), k.File, byInit)
+		optional(fmt.Sprintf("kek.local[%d].passphrase_file", i), k.PassphraseFile, "")
+		optional(fmt.Sprintf("kek.local[%d].credential_file", i), k.CredentialFile, "")
+	}
+	for i, k := range c.KEK.AWSKMS {
+		optional(fmt.Sprintf("kek.awskms[%d].credentials_file", i), k.CredentialsFile, "")
+		if k.WebIdentity != nil {
+			optional(fmt.Sprintf("kek.awskms[%d].web_identity.token_file", i), k.WebIdentity.TokenFile, "")
+		}
+	}
+	return files
 }

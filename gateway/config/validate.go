@@ -106,7 +106,15 @@ func (c *Config) validateKEK(k *checker) {
 	for i, a := range c.KEK.AWSKMS {
 		add("awskms", i, a.Name)
 		k.require(strings.HasPrefix(a.ARN, "arn:") && strings.Contains(a.ARN, ":key/"), "kek.awskms[%d].arn must be the ARN of a key", i)
-		k.require(a.Region != "", "kek.awskms[%d].region is required", i)
+		sources := 0
+		for _, set := range []bool{a.CredentialsFile != "", a.WebIdentity != nil, a.InstanceRole} {
+			if set {
+				sources++
+			}
+		}
+		k.require(sources == 1, "kek.awskms[%d] needs one of credentials_file, web_identity and instance_role", i)
+		k.require(a.WebIdentity == nil || a.WebIdentity.RoleARN != "" && a.WebIdentity.TokenFile != "",
+			"kek.awskms[%d].web_identity needs role_arn and token_file", i)
 		k.require(a.Endpoint == "" || strings.HasPrefix(a.Endpoint, "https://") || strings.HasPrefix(a.Endpoint, "http://127.0.0.1:"),
 			"kek.awskms[%d].endpoint must be https, or http on 127.0.0.1", i)
 	}

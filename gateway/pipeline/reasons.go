@@ -27,8 +27,12 @@ var reasons = []struct {
 
 	{keys.ErrName, fault.InvalidArgument},
 	{keys.ErrPurpose, fault.PurposeMismatch},
+	{keys.ErrForeign, fault.ForeignEnvelope},
 	{keys.ErrUnknownVersion, fault.UnknownVersion},
 	{keys.ErrVersionState, fault.VersionUnavailable},
+	{keys.ErrTooManyVersions, fault.FailedPrecondition},
+	{keys.ErrArgument, fault.InvalidArgument},
+	{keys.ErrClosed, fault.ShuttingDown},
 	{keys.ErrKEKUnreachable, fault.KEKUnreachable},
 	{keys.ErrKEKThrottled, fault.KEKThrottled},
 	{keys.ErrKEKRefused, fault.KEKRefused},
