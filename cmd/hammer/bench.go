@@ -96,7 +96,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	fmt.Println(b.conditions())
-	return b.report.print(os.Stdout)
+	return b.report.render(os.Stdout)
 }
 
 func (b *bench) measure(ctx context.Context) error {

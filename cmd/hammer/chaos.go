@@ -112,7 +112,7 @@ func (x *chaos) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	keyring := client.Keyring(demoKeyring)
 
 	load, stop := context.WithCancel(ctx)
@@ -148,7 +148,7 @@ func (x *chaos) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	if err := x.ledger.openAll(ctx, client.Keyring(demoKeyring)); err != nil {
 		return err
 	}

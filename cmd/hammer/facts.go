@@ -81,7 +81,7 @@ func (b *bench) stampede(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		clients = append(clients, c)
 	}
 	before, err := b.gateway.ReadMetrics(ctx)
@@ -157,7 +157,7 @@ func (b *bench) verification(ctx context.Context) error {
 
 // commandLine runs sallyport and gives what it prints.
 func commandLine(ctx context.Context, bin string, args ...string) ([]byte, error) {
-	out, err := exec.CommandContext(ctx, filepath.Join(bin, "sallyport"), args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, filepath.Join(bin, "sallyport"), args...).CombinedOutput() //nolint:gosec // our own program
 	if err != nil {
 		return out, fmt.Errorf("sallyport %v: %w\n%s", args, err, out)
 	}

@@ -91,7 +91,7 @@ func (l *load) run(ctx context.Context) error {
 	stop()
 	<-stopped
 	fmt.Printf("server before: %s\nserver after:  %s\n", before, l.server(context.WithoutCancel(ctx), e))
-	if err := l.tally.print(os.Stdout); err != nil {
+	if err := l.tally.render(os.Stdout); err != nil {
 		return err
 	}
 	return l.tally.verdict()
@@ -194,7 +194,7 @@ func (t *tally) printEvery(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (t *tally) print(w io.Writer) error {
+func (t *tally) render(w io.Writer) error {
 	_, failed := t.sums()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "exchange\tdone\tp50\tp99\tfailed")

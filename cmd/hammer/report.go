@@ -89,10 +89,10 @@ func newReport(path string) (*report, error) {
 	if path == "" {
 		return &report{}, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +135,8 @@ func (r *report) write(rows ...row) error {
 	return nil
 }
 
-// print writes the table and the facts.
-func (r *report) print(w io.Writer) error {
+// render writes the table and the facts.
+func (r *report) render(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "system\top\tbytes\tcallers\tops/s\tp50 ms\tp99 ms\tCPU µs/op\t× floor\t× REST floor\tops of floor\tallocs\tbeyond floor\tKMS/M\tstore/M\t")
 	last := ""

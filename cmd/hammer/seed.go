@@ -55,7 +55,7 @@ func seed(ctx context.Context, e target.Endpoints, count, callers int) error {
 	if err != nil {
 		return err
 	}
-	defer control.Close()
+	defer func() { _ = control.Close() }()
 	for i := range min(seedTenants, count) {
 		_, err := control.Keyrings.CreateTenant(ctx, &controlv1.CreateTenantRequest{TenantId: seedTenant(i)})
 		if err != nil && !errors.Is(err, sallyport.AlreadyExists) {

@@ -64,7 +64,7 @@ func makeKeyrings(ctx context.Context, e target.Endpoints, tenant string) error 
 	if err != nil {
 		return err
 	}
-	defer control.Close()
+	defer func() { _ = control.Close() }()
 	for id, purpose := range purposes {
 		_, err := control.Keyrings.CreateKeyring(ctx, &controlv1.CreateKeyringRequest{
 			Parent: tenant, KeyringId: id, Purpose: purpose,
@@ -197,7 +197,7 @@ func (w *worker) batch(ctx context.Context) error {
 	for i, o := range opened {
 		switch {
 		case i == spoilt && !errors.Is(o.Err, sallyport.DecryptionFailed):
-			return fmt.Errorf("%w: an item with another context: %v", errWrong, o.Err)
+			return fmt.Errorf("%w: an item with another context: %w", errWrong, o.Err)
 		case i == spoilt:
 		case o.Err != nil:
 			return o.Err

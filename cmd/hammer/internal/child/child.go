@@ -38,7 +38,8 @@ func Start(ctx context.Context, logPath, program string, args ...string) (*Proce
 		return nil, err
 	}
 	p := &Process{name: program, log: log, done: make(chan struct{})}
-	p.cmd = exec.Command(program, args...)
+	// It outlives the context, which is only that of the wait.
+	p.cmd = exec.CommandContext(context.WithoutCancel(ctx), program, args...) //nolint:gosec // our own programs
 	p.cmd.Stderr = log
 	// A group of its own: an interrupt at the terminal reaches this program alone,
 	// which then stops its servers in order.

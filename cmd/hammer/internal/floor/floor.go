@@ -62,7 +62,7 @@ func Serve(ctx context.Context, kind Kind, dir string, ready func()) error {
 	served := make(chan error, 2)
 	metrics := &http.Server{Handler: metricsHandler(), ReadHeaderTimeout: time.Minute}
 	go func() { served <- metrics.Serve(ops) }()
-	defer metrics.Close()
+	defer func() { _ = metrics.Close() }()
 	stop, err := start(kind, l, tlsConfig, served)
 	if err != nil {
 		return errors.Join(err, l.Close())

@@ -36,8 +36,11 @@ func TestServe(t *testing.T) {
 			}
 			defer c.Close()
 			for _, w := range []target.Work{
-				{Op: target.Encrypt, Size: 1024}, {Op: target.Decrypt, Size: 1024}, {Op: target.Encrypt, Size: 16, Context: target.FreshContext},
-				{Op: target.BatchEncrypt, Size: 100, Items: 1000}, {Op: target.BatchDecrypt, Size: 100, Items: 1000, Context: target.NoContext},
+				{Op: target.Encrypt, Size: 1024},
+				{Op: target.Decrypt, Size: 1024},
+				{Op: target.Encrypt, Size: 16, Context: target.FreshContext},
+				{Op: target.BatchEncrypt, Size: 100, Items: 1000},
+				{Op: target.BatchDecrypt, Size: 100, Items: 1000, Context: target.NoContext},
 			} {
 				call, err := w.Call(t.Context(), c)
 				if err != nil {
