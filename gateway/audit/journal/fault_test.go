@@ -120,7 +120,7 @@ func TestEveryOperationBroken(t *testing.T) {
 				if length > 1 && (m == deadBefore || m == deadAfter) {
 					continue
 				}
-				crashes := 1
+				crashes := 2
 				if m == deadBefore || m == deadAfter {
 					crashes = 4 // each leaves something else
 				}
@@ -137,6 +137,10 @@ func TestEveryOperationBroken(t *testing.T) {
 					}
 					ack := acknowledged{}
 					ack.scenario(t, fsys, key, 8)
+					if runs%2 == 0 { // the process ends first, and the power goes later
+						fsys.restart()
+						ack.scenario(t, fsys, key, 1)
+					}
 					after := fsys.crash(rnd)
 					name := fmt.Sprintf("operation %d (%s), mode %d, length %d", op, kind, m, length)
 					if ok := t.Run(name, func(t *testing.T) {

@@ -286,3 +286,11 @@ func (m *memFS) off() bool {
 	defer m.mu.Unlock()
 	return m.dead
 }
+
+// restart ends the process that writes: no more faults, and the page cache stays
+// as it is, with what a failed sync has forgotten.
+func (m *memFS) restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead, m.fault = false, nil
+}

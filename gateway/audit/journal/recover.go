@@ -64,7 +64,7 @@ func (w *writer) continueAfter(number uint64) error {
 	return nil
 }
 
-// recoverLast closes the last segment unless it is, keeping every batch that is
+// recoverLast writes the last segment anew, closed, keeping every batch that is
 // whole, acknowledged or not. If no batch is, the file goes.
 func (w *writer) recoverLast(number uint64) error {
 	name := SegmentPath(number)
@@ -95,11 +95,12 @@ func (w *writer) recoverLast(number uint64) error {
 	if seg.Prev != w.chain || seg.First != w.next {
 		return &audit.BrokenError{File: name, What: "does not continue the segment before"}
 	}
-	hash := seg.Last
-	if !seg.Done() {
-		if hash, err = rewriteClosed(w.fs, w.key, seg, data, &records); err != nil {
-			return err
-		}
+	// What was read may be in the page cache only, written but never synced, or
+	// even forgotten by a sync that failed. So the file is written anew also when it
+	// looks finished. The segments before were, before this one was begun.
+	hash, err := rewriteClosed(w.fs, w.key, seg, data, &records)
+	if err != nil {
+		return err
 	}
 	w.number, w.next, w.chain = number+1, seg.Next(), hash
 	return w.removeTemporary(number)
