@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 .DELETE_ON_ERROR:
-.PHONY: build run test lint proto bench fuzz servers tools clean distclean help
+.PHONY: build run test lint proto bench fuzz servers tools proto-tools clean distclean help
 
 FUZZTIME ?= 20s
 TOOLS := build/tools
@@ -29,7 +29,7 @@ test: servers ## Vet, run every test with the race detector, check the rules of 
 lint: $(TOOLS)/golangci-lint ## Run golangci-lint; FIX=1 repairs what can be repaired
 	$(TOOLS)/golangci-lint run $(if $(FIX),--fix)
 
-proto: tools build/googleapis ## Format, lint and generate code from proto/
+proto: proto-tools ## Format, lint and generate code from proto/
 	.ci/proto generate
 
 bench: build ## Measure; the results are appended to build/bench.jsonl
@@ -42,7 +42,8 @@ servers: ## Install the real servers that tests talk to
 	.ci/need cc python3-venv
 	@for s in .ci/servers/*.sh; do [ ! -e "$$s" ] || { echo "$$s"; "$$s" >/dev/null; }; done
 
-tools: $(PROTO_TOOLS) $(TOOLS)/protoc-gen-go $(TOOLS)/golangci-lint ## Build the pinned development tools
+tools: proto-tools $(TOOLS)/golangci-lint ## Build the pinned development tools
+proto-tools: $(PROTO_TOOLS) $(TOOLS)/protoc-gen-go build/googleapis
 
 $(TOOLS)/buf: TOOL = github.com/bufbuild/buf/cmd/buf
 $(TOOLS)/protoc-gen-go-grpc: TOOL = google.golang.org/grpc/cmd/protoc-gen-go-grpc
@@ -51,7 +52,7 @@ $(TOOLS)/protoc-gen-openapiv2: TOOL = github.com/grpc-ecosystem/grpc-gateway/v2/
 
 $(PROTO_TOOLS): .ci/tools/go.mod .ci/tools/go.sum
 	@mkdir -p $(TOOLS)
-	$(GO_BUILD) -C .ci/tools -o $(CURDIR)/$@ $(TOOL)
+	cd .ci/tools && $(GO_BUILD) -o ../../$@ $(TOOL)
 	@touch $@
 
 # From the root module, so that generated code and the library are of one version.
@@ -63,7 +64,7 @@ $(TOOLS)/protoc-gen-go: go.sum
 $(TOOLS)/golangci-lint: .ci/lint/go.mod .ci/lint/go.sum
 	@mkdir -p $(TOOLS)
 	@echo "building golangci-lint, once; this takes some minutes"
-	$(GO_BUILD) -C .ci/lint -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	cd .ci/lint && $(GO_BUILD) -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	@touch $@
 
 build/googleapis: .ci/googleapis .ci/googleapis.txt

@@ -69,7 +69,10 @@ func TestWallsStand(t *testing.T) {
 		"gateway -> gateway/transport gateway/dataplane gateway/broker gateway/control gateway/config",
 		"gateway/gatewaytest -> gateway gateway/store/sqlite clients/go testing",
 		"cmd/sallyportd -> gateway gateway/config gateway/store/sqlite keys/kms/awskms gateway/audit/tlog flag",
-		"cmd/sallyport-dev -> gateway cmd/sallyport-dev/devca cmd/internal/wiring",
+		"cmd/sallyportd -> gateway/host",
+		"gateway/host -> gateway gateway/store/sqlite gateway/transport keys/kms/local",
+		"gateway/development -> gateway/host crypto/x509",
+		"cmd/sallyport-dev -> gateway/development cmd/sallyport-dev/devca",
 		"cmd/sallyport -> clients/go proto/sallyport/control/v1 gateway/audit/tlog gateway/policy github.com/spf13/cobra",
 		"cmd/hammer -> clients/go",
 		"clients/go -> proto/sallyport/data/v1",
@@ -118,12 +121,14 @@ func TestWallsStand(t *testing.T) {
 		"client inside":             "clients/go -> gateway/fault",
 		"command imports command":   "cmd/sallyportd -> cmd/sallyport",
 		"no room":                   "gateway/helpers -> fmt",
-		"daemon makes credentials":  "cmd/sallyportd -> cmd/internal/devca",
-		"daemon makes them further": "cmd/internal/wiring -> gateway/config/devseed",
+		"development by another":    "gateway/console -> gateway/development",
+		"host by the gateway":       "gateway -> gateway/host",
+		"daemon makes credentials":  "cmd/sallyportd -> cmd/sallyportd/devca",
+		"daemon makes them further": "gateway/host -> gateway/config/devseed",
 	}
 	for name, line := range bad {
 		t.Run(name, func(t *testing.T) {
-			g := graph(line, "cmd/sallyportd -> cmd/internal/wiring")
+			g := graph(line, "cmd/sallyportd -> gateway/host")
 			if got := Walls(g); len(got) != 1 {
 				t.Errorf("%s: found %q, want one", line, got)
 			}
