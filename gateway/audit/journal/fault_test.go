@@ -324,7 +324,7 @@ func TestRewriteAtTheEndOfADirectory(t *testing.T) {
 		syncs := 0
 		fsys.fault = func(_ int, kind string) mode {
 			if kind == "sync" {
-				if syncs++; syncs == 3 { // header, batch, and now the close frame
+				if syncs++; syncs == 4 { // recovery, header, batch, and now the close frame
 					return lost
 				}
 			}
