@@ -129,6 +129,7 @@ func (p *Pipeline) finish(ctx context.Context, c *call, f *fault.Error) (audit.R
 	if c.route.Effect && c.record.Phase == auditv1.Phase_PHASE_INTENT {
 		// The deed is done: its outcome is written even if the caller went away.
 		phase, ctx = auditv1.Phase_PHASE_OUTCOME, context.WithoutCancel(ctx)
+		c.setTime(p.Now())
 	}
 	if f != nil {
 		c.record.Reason = f.Reason.String()
@@ -220,11 +221,15 @@ func DataPlaneReason(err error) *fault.Error {
 // begin makes the call new.
 func (c *call) begin(r *Route, now time.Time) {
 	c.route, c.started = r, now
-	c.time.Seconds, c.time.Nanos = now.Unix(), int32(now.Nanosecond())
+	c.setTime(now)
 	_, _ = rand.Read(c.id[:]) // never fails (crypto/rand)
 	c.record.RequestId = c.id[:]
 	c.record.Time = &c.time
 	c.record.Action = string(r.Method)
+}
+
+func (c *call) setTime(t time.Time) {
+	c.time.Seconds, c.time.Nanos = t.Unix(), int32(t.Nanosecond()) //nolint:gosec // below 1e9
 }
 
 // end forgets everything about the call.
