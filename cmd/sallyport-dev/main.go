@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/sallyport/sallyport/gateway/development"
+	"github.com/sallyport/sallyport/gateway/host"
 )
 
 func main() {
@@ -43,6 +44,7 @@ func run() error {
 	}
 	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 
+	host.TuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	g, err := development.Start(ctx, c)

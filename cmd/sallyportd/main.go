@@ -26,6 +26,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "sallyportd:", err)
 		os.Exit(1)
 	}
+	host.TuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {

@@ -1,8 +1,6 @@
 package transport
 
 import (
-	"errors"
-
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // the codec of the standard services
 	"google.golang.org/grpc/mem"
@@ -22,8 +20,6 @@ type incoming struct {
 // outgoing asks the codec to encode a reply and to wipe its plaintext.
 type outgoing struct{ message proto.Message }
 
-var errRefused = errors.New("transport: request refused while decoding")
-
 // codec is the gRPC codec of our listeners: protobuf, strict for our own services.
 type codec struct {
 	standard encoding.CodecV2
@@ -37,7 +33,11 @@ func newCodec(pool mem.BufferPool) codec {
 // Name implements encoding.CodecV2.
 func (codec) Name() string { return "proto" }
 
-// Unmarshal decodes a request. A message that encodes to another length than it
+// Unmarshal decodes a request. It leaves what is wrong with ours in the request
+// and returns no error, because grpc-go answers decoding errors by itself, without
+// a reason.
+//
+// A message that encodes to another length than it
 // came in held an unknown field, a field or a map key twice, or an encoding that
 // no protobuf library writes: readers that differ in what they make of such bytes
 // must not both be believed, so it is refused.
@@ -48,14 +48,13 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	if data.Len() > in.limit {
 		in.fault = fault.New(fault.RequestTooLarge, "")
-		return errRefused
+		return nil
 	}
 	buf := data.MaterializeToBuffer(c.pool)
 	defer buf.Free()
 	err := proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buf.ReadOnlyData(), in.message)
 	if err != nil || proto.Size(in.message) != data.Len() {
 		in.fault = fault.New(fault.MalformedRequest, "")
-		return errRefused
 	}
 	return nil
 }

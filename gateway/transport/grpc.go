@@ -95,10 +95,10 @@ func unaryHandler(p *pipeline.Pipeline, r *pipeline.Route, l Limits) grpc.Method
 		in := incoming{message: r.NewRequest(), limit: l.MaxRequestBytes}
 		defer pipeline.WipePlaintext(in.message)
 		if err := decode(&in); err != nil {
-			if in.fault != nil {
-				return nil, in.fault
-			}
-			return nil, fault.Wrap(fault.MalformedRequest, "", err)
+			return nil, err // grpc-go has answered
+		}
+		if in.fault != nil {
+			return nil, in.fault
 		}
 		reply := r.NewReply()
 		receipt, err := p.Serve(ctx, r, evidenceOf(ctx), in.message, reply)
