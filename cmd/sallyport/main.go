@@ -62,8 +62,8 @@ func (a *app) command() *cobra.Command {
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 the gateway is not available,
 5 something was verified and does not hold.`,
 		SilenceErrors: true, SilenceUsage: true,
-		// Arguments of the root that are no command are a mistake, not a request for help.
 		Args: cobra.NoArgs,
+		RunE: needsCommand,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			switch output {
 			case "text":
@@ -88,14 +88,15 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 the gateway is not av
 
 // group makes a command that only holds others.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{
-		Use: use, Short: short, Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return usagef("%s needs one of its commands", c.CommandPath())
-		},
-	}
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: needsCommand}
 	c.AddCommand(commands...)
 	return c
+}
+
+// needsCommand stands where cobra would show help and succeed, for mistyped
+// commands too.
+func needsCommand(c *cobra.Command, _ []string) error {
+	return usagef("%s needs one of its commands", c.CommandPath())
 }
 
 // complete gives the shell the values that a flag can have.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sallyport/sallyport/gateway/audit"
 	"github.com/sallyport/sallyport/gateway/development"
 	"github.com/sallyport/sallyport/gateway/gatewaytest"
 )
@@ -34,7 +35,7 @@ func TestScripts(t *testing.T) {
 				Files: []string{script}, RequireExplicitExec: true,
 				Setup: func(env *testscript.Env) error { setup(env, gw); return nil },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
-					"status": status, "flip": flip,
+					"status": status, "flip": flip, "logkey": logkey,
 					"issue": func(ts *testscript.TestScript, _ bool, args []string) { issue(ts, gw, args) },
 				},
 			})
@@ -81,6 +82,13 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	data[offset] ^= 1
 	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+// logkey NAME FILE writes the public key of another audit log.
+func logkey(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := audit.GenerateKey(args[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(key.Public().String()+"\n"), 0o600))
 }
 
 // issue SPIFFE-ID NAME writes a certificate of the workloads' authority to NAME.pem

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,35 +15,17 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	c := group("policy", "Check, test, read and load policy", a.policyCheck())
-	get, load := a.policyGet(), a.policyLoad()
-	c.AddCommand(get, load)
-	return c
+	return group("policy", "Check, test, read and load policy", a.policyCheck(), a.policyGet(), a.policyLoad())
 }
 
-// policyFiles reads the policy files of a directory: all that end in ".cedar", not
-// those of directories in it. None at all is an error: a policy that permits
-// nothing is not made by a mistyped path.
+// policyFiles reads the policy files of a directory. None at all is an error: a
+// policy that permits nothing is not made by a mistyped path.
 func policyFiles(dir string) ([]policy.File, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
+	files, err := policy.LoadDir(os.DirFS(dir))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s holds no policy file", dir)
 	}
-	var files []policy.File
-	for _, e := range entries {
-		if e.IsDir() || !strings.HasSuffix(e.Name(), ".cedar") {
-			continue
-		}
-		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, policy.File{Name: e.Name(), Content: string(text)})
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s holds no file whose name ends in .cedar", dir)
-	}
-	return files, nil
+	return files, err
 }
 
 // checked is the JSON form of a check.
