@@ -2,18 +2,28 @@ package gateway_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"net/http"
 	"reflect"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sallyport/sallyport/gateway/development"
 	"github.com/sallyport/sallyport/gateway/fault"
 	"github.com/sallyport/sallyport/gateway/gatewaytest"
+	"github.com/sallyport/sallyport/gateway/transport"
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
+	optionsv1 "github.com/sallyport/sallyport/proto/sallyport/options/v1"
 )
 
 // admitted stands for an answer, or a refusal that is not about who calls.
@@ -80,7 +90,7 @@ func TestCallerMatrix(t *testing.T) {
 							t.Errorf("%s has no row, or one on another plane", name)
 							continue
 						}
-						checkCell(t, name, err, matrix[caller][plane])
+						checkAnswer(t, name, answerOf(err), matrix[caller][plane])
 					}
 				}
 			}
@@ -93,41 +103,104 @@ func TestCallerMatrix(t *testing.T) {
 	}
 }
 
-func checkCell(t *testing.T, name string, err error, want fault.Reason) {
+func checkAnswer(t *testing.T, method string, a answer, want fault.Reason) {
 	t.Helper()
-	got := admitted
-	if f, ok := fault.FromStatus(status.Convert(err)); ok {
-		got = f.Reason
-	} else if err != nil {
-		t.Errorf("%s: an untyped error: %v", name, err)
-	}
-	if want == admitted {
+	aboutCaller := a.reason >= fault.CertificateExpired && a.reason <= fault.CallerKindRefused
+	switch {
+	case a.untyped != nil:
+		t.Errorf("%s: an untyped error: %v", method, a.untyped)
+	case want == admitted && aboutCaller:
 		// What is asked for does not exist: any answer but one about the caller.
-		if got >= fault.CertificateExpired && got <= fault.CallerKindRefused {
-			t.Errorf("%s: refused with %v, want admitted", name, got)
-		}
-		return
-	}
-	if got != want {
-		t.Errorf("%s: got %v, want %v", name, got, want)
+		t.Errorf("%s: refused with %v, want admitted", method, a.reason)
+	case want != admitted && a.reason != want:
+		t.Errorf("%s: got %v, want %v", method, a.reason, want)
 	}
 }
 
-// callAll calls every RPC of a generated client with an empty request.
+// callAll calls every RPC of a generated client with an empty request, or as good
+// as empty.
 func callAll(t *testing.T, client any) map[string]error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	results := map[string]error{}
 	v := reflect.ValueOf(client)
 	for i := range v.NumMethod() {
 		method := v.Method(i)
 		request := reflect.New(method.Type().In(1).Elem())
+		if load, ok := request.Interface().(*controlv1.LoadPolicyRequest); ok {
+			load.ExpectedRevision = neverRevision
+		}
 		out := method.Call([]reflect.Value{reflect.ValueOf(ctx), request})
 		err, _ := out[1].Interface().(error)
 		results[v.Type().Method(i).Name] = err
 	}
 	return results
+}
+
+// neverRevision keeps an empty LoadPolicy from taking everybody's policy away.
+const neverRevision = 1 << 40
+
+// The same over REST, by the paths that the protos annotate.
+func TestCallerMatrixOverREST(t *testing.T) {
+	gw := gatewaytest.Start(t)
+	for caller, pair := range matrixCallers(t, gw) {
+		t.Run(caller, func(t *testing.T) {
+			client := browser(t, gw, pair)
+			for method, plane := range planes() {
+				address := map[string]string{data: gw.Endpoints.REST, control: gw.Endpoints.Control}[plane]
+				a := send(t, client, annotated(t, method, "https://"+address))
+				checkAnswer(t, string(method.Name()), a, matrix[caller][plane])
+			}
+		})
+	}
+}
+
+// A row for each RPC that the protos declare, on the plane that they declare, and
+// no other row.
+func TestMatrixIsComplete(t *testing.T) {
+	declared := map[string]string{}
+	for method, plane := range planes() {
+		declared[string(method.Name())] = plane
+	}
+	if !maps.Equal(declared, rows) {
+		t.Errorf("the protos declare %v, the rows are %v", declared, rows)
+	}
+}
+
+// planes gives every method with the plane that its options declare.
+func planes() map[protoreflect.MethodDescriptor]string {
+	out := map[protoreflect.MethodDescriptor]string{}
+	for _, s := range slices.Concat(transport.DataServices(), transport.ControlServices()) {
+		for i := range s.Methods().Len() {
+			m := s.Methods().Get(i)
+			access := proto.GetExtension(m.Options(), optionsv1.E_Access).(*optionsv1.Access)
+			out[m] = map[optionsv1.Plane]string{optionsv1.Plane_PLANE_DATA: data, optionsv1.Plane_PLANE_CONTROL: control}[access.GetPlane()]
+		}
+	}
+	return out
+}
+
+var inPath = regexp.MustCompile(`\{\w+=([^}]*)\}`)
+
+// annotated makes the REST request of a method, about things that do not exist.
+func annotated(t *testing.T, m protoreflect.MethodDescriptor, base string) *http.Request {
+	t.Helper()
+	rule := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
+	verb, path, body := http.MethodPost, rule.GetPost(), "{}"
+	if path == "" {
+		verb, path, body = http.MethodGet, rule.GetGet(), ""
+	}
+	if m.Name() == "LoadPolicy" {
+		body = fmt.Sprintf(`{"expectedRevision":"%d"}`, int64(neverRevision))
+	}
+	path = strings.ReplaceAll(inPath.ReplaceAllString(path, "$1"), "*", "none")
+	req, err := http.NewRequestWithContext(t.Context(), verb, base+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	return req
 }
 
 // matrixCallers makes one certificate of each kind.
