@@ -321,6 +321,20 @@ func TestCompileListsAllProblems(t *testing.T) {
 	}
 }
 
+func TestStatements(t *testing.T) {
+	text := "a \"x;\\\";\\\\\"; // no; \"\n\n b\n\"\n;\";c"
+	want := []statement{
+		{text: `a "x;\";\\";`, line: 1}, {text: "// no; \"\n\n b\n\"\n;\";", line: 1}, {text: "c", line: 5, last: true},
+	}
+	if got := statements(text); !slices.Equal(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	s := mustCompile(t, `@id("p") @note("a;\"b;") permit (principal, action, resource) when { context.tenant != "\";" };`)
+	if !s.Decide(decryptCards(t)).Allow {
+		t.Error("a policy with semicolons in strings does not work")
+	}
+}
+
 // What a policy names must be in the schema, wherever it names it.
 func TestTypoRefused(t *testing.T) {
 	for _, condition := range []string{

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	cedar "github.com/cedar-policy/cedar-go"
@@ -57,7 +58,8 @@ var (
 		`when { context.time > 5 }`, `when { context.tenant == "a" }`, `when { principal has automation && principal.automation }`,
 		`when { context.time * 4611686018427387904 > 0 }`, `when { context has encryption }`,
 		`when { resource in Sallyport::Tenant::"tenants/a" }`, `when { action in Sallyport::Action::"read" }`,
-		`when { context.encryption == {p: "1"} }`, `when { Sallyport::Workload::"spiffe://w/1".automation }`,
+		`when { context.encryption == {} }`, `when { (if context.tenant == "a" then context else context).time > 5 }`,
+		`when { Sallyport::Workload::"spiffe://w/1".automation }`,
 		`when { action in [Sallyport::Action::"encrypt", Sallyport::Action::"control"] }`,
 	}
 )
@@ -137,6 +139,34 @@ func TestDecideIsPure(t *testing.T) {
 			t.Fatalf("%+v then %+v", first, second)
 		}
 	})
+}
+
+// Many goroutines, more tenants and values than are remembered.
+func TestConcurrentDecisions(t *testing.T) {
+	s := mustCompile(t, `@id("p") permit (principal, action, resource)
+		when { context.encryption has n && context.encryption.n == context.tenant };`)
+	var wg sync.WaitGroup
+	for worker := range 4 {
+		wg.Go(func() {
+			r := decryptCards(t)
+			for i := range 3 * maxMemo {
+				n := fmt.Sprint("t", (i*7+worker)%(2*maxMemo))
+				r.Resource, r.Context.Tenant = mustResource(t, "tenants/"+n+"/keyrings/k"), n
+				r.Context.Encryption = map[string]string{"n": n, "m": "x"}
+				if d := s.Decide(r); !d.Allow {
+					t.Errorf("%s: %+v", n, d)
+				}
+				r.Context.Encryption["n"] = n + "x"
+				if d := s.Decide(r); d.Allow {
+					t.Errorf("%s: %+v", n, d)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(s.contexts.known); n > maxMemo {
+		t.Errorf("%d contexts remembered", n)
+	}
 }
 
 // FuzzCompile: no text makes Compile panic, and none makes it accept what a guard
