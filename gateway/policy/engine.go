@@ -23,6 +23,7 @@ type compiled struct {
 	uses      vocabulary
 	tenancies memo[*tenancy]
 	contexts  memo[cedar.Record]
+	decided   memo[Decision]
 	scratch   sync.Pool
 }
 
@@ -52,6 +53,7 @@ type scratch struct {
 	entities   entities
 	candidates candidates
 	key        []byte
+	asked      []byte
 }
 
 // Decide answers the request. It has no effect and depends on nothing but the
@@ -60,21 +62,19 @@ func (s *Snapshot) Decide(r Request) Decision {
 	if s == nil {
 		return Decision{Reason: ReasonNoPermit}
 	}
-	d := s.decide(r)
+	memory := s.scratch.Get().(*scratch)
+	defer s.scratch.Put(memory)
+	d := s.decideOnce(r, memory)
 	d.Revision = s.revision
 	return d
 }
 
-func (s *Snapshot) decide(r Request) Decision {
-	if r.Principal == nil || !r.Action.Valid() || r.Resource.kind != r.Action.Resource() {
-		return Decision{Reason: ReasonRequest}
-	}
-	memory := s.scratch.Get().(*scratch)
+// decide evaluates the guards and the policies.
+func (s *compiled) decide(r Request, memory *scratch) Decision {
 	defer func() {
 		clear(memory.candidates)
 		memory.candidates = memory.candidates[:0]
 		memory.entities = entities{} // keeps nobody's request alive
-		s.scratch.Put(memory)
 	}()
 	e := &memory.entities
 	*e = entities{principal: r.Principal, resource: r.Resource.uid(), action: r.Action,

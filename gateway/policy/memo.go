@@ -2,9 +2,7 @@ package policy
 
 import "sync"
 
-// memo remembers the results of a pure function. Making a Cedar record takes longer
-// than evaluating a policy, and the same few are needed again and again. It holds no
-// decisions. When full it forgets all: each that comes again costs a few
+// memo remembers the results of a pure function. When full it forgets all: each that comes again costs a few
 // microseconds, and nothing has to be kept about use.
 //
 // It is safe for concurrent use; the zero memo is empty.
@@ -13,9 +11,9 @@ type memo[V any] struct {
 	known map[string]V
 }
 
-// The bounds of a memo: about 2 MB.
+// The bounds of a memo: a few megabytes.
 const (
-	maxMemo    = 1024 // entries
+	maxMemo    = 8192 // entries
 	maxMemoKey = 512  // bytes
 )
 

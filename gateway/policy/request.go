@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	cedar "github.com/cedar-policy/cedar-go"
 )
@@ -29,15 +30,19 @@ type Request struct {
 // Principal is who asks. It is made once, when the caller is authenticated or its
 // registration changes, and is immutable; a nil Principal is denied.
 type Principal struct {
+	serial     uint64 // no two principals of a process share one
 	entity     cedar.Entity
 	automation bool
 }
+
+var serials atomic.Uint64
 
 // NewWorkload makes the principal of a registered workload. The registration is the
 // id of its row in the register; automation admits it to the control plane, as far
 // as policy allows.
 func NewWorkload(spiffeID, registration string, automation bool) *Principal {
 	return &Principal{
+		serial: serials.Add(1),
 		entity: cedar.Entity{
 			UID: cedar.NewEntityUID(typeWorkload, cedar.String(spiffeID)),
 			Attributes: cedar.NewRecord(cedar.RecordMap{
@@ -51,7 +56,7 @@ func NewWorkload(spiffeID, registration string, automation bool) *Principal {
 
 // NewOperator makes the principal of a person.
 func NewOperator(name string) *Principal {
-	return &Principal{entity: cedar.Entity{UID: cedar.NewEntityUID(typeOperator, cedar.String(name))}}
+	return &Principal{serial: serials.Add(1), entity: cedar.Entity{UID: cedar.NewEntityUID(typeOperator, cedar.String(name))}}
 }
 
 // IsWorkload reports whether p is a workload. A nil Principal is not.
