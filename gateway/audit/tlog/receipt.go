@@ -77,11 +77,12 @@ func findRecord(dir string, key audit.PublicKey, receipt audit.Receipt) (*auditv
 	}
 	var found *auditv1.Record
 	seg, err := journal.Scan(name, receipt.Segment, data, key, func(f *journal.Frame) error {
-		if f.Kind != audit.KindBatch || f.First != receipt.First || f.Signature != receipt.Signature {
+		i := receipt.Sequence() - f.First
+		if i >= uint64(len(f.Leaves)) || f.Leaves[i] != receipt.Record {
 			return nil
 		}
-		for i, b := range f.Records() {
-			if i == int(receipt.Index) && f.Leaves[i] == receipt.Record {
+		for n, b := range f.Records() {
+			if uint64(n) == i {
 				found = new(auditv1.Record)
 				return proto.Unmarshal(b, found)
 			}
@@ -89,7 +90,7 @@ func findRecord(dir string, key audit.PublicKey, receipt audit.Receipt) (*auditv
 		return nil
 	})
 	if err == nil && found == nil {
-		err = fmt.Errorf("%w: no such batch in %s", ErrNotInLog, name)
+		err = fmt.Errorf("%w: %s has another record %d, or none", ErrNotInLog, name, receipt.Sequence())
 	}
 	return found, seg, err
 }

@@ -71,7 +71,7 @@ func TestEveryByte(t *testing.T) {
 		}
 		for i := range content {
 			for _, flip := range []byte{0x01, 0x80} {
-				if testing.Short() && (i+int(flip))%7 != 0 {
+				if testing.Short() && len(content) > 100 && (i+int(flip))%7 != 0 {
 					continue
 				}
 				if _, err := f.WriteAt([]byte{content[i] ^ flip}, int64(i)); err != nil {
