@@ -10,7 +10,8 @@ import (
 	lib "modernc.org/sqlite/lib"
 )
 
-// family is how one of the interfaces we implement calls what can go wrong.
+// family is how one of the interfaces that we implement calls what can go wrong;
+// nil where it has no word for it.
 type family struct{ notFound, exists, conflict, store error }
 
 // wrap turns an error of the driver into one of the family. Errors that are of the
@@ -19,19 +20,31 @@ func (f family) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, known := range []error{f.notFound, f.exists, f.conflict, f.store, context.Canceled, context.DeadlineExceeded} {
+	for _, known := range []error{f.notFound, f.exists, f.conflict, context.Canceled, context.DeadlineExceeded} {
 		if known != nil && errors.Is(err, known) {
 			return err
 		}
 	}
-	var e *driver.Error
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return f.notFound
-	case errors.As(err, &e) && (e.Code() == lib.SQLITE_CONSTRAINT_PRIMARYKEY || e.Code() == lib.SQLITE_CONSTRAINT_UNIQUE):
-		return f.exists
-	case errors.As(err, &e) && e.Code() == lib.SQLITE_CONSTRAINT_FOREIGNKEY:
-		return f.notFound
+	if meaning := f.meaning(err); meaning != nil {
+		return meaning
 	}
 	return fmt.Errorf("%w: %w", f.store, err)
+}
+
+// meaning gives the family's word for an outcome that is no failure of the store.
+func (f family) meaning(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return f.notFound
+	}
+	var e *driver.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	switch e.Code() {
+	case lib.SQLITE_CONSTRAINT_PRIMARYKEY, lib.SQLITE_CONSTRAINT_UNIQUE:
+		return f.exists
+	case lib.SQLITE_CONSTRAINT_FOREIGNKEY:
+		return f.notFound
+	}
+	return nil
 }

@@ -1,21 +1,21 @@
 // Package sqlite is the embedded store: one database file, written by one gateway
 // process. A write is on disk when it returns (journal_mode=WAL,
 // synchronous=FULL), and is compare-and-swap in one transaction.
+// docs/operations/store.md is for those who run it.
 package sqlite
 
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"; pure Go, so that the gateway links no C
 )
@@ -36,11 +36,23 @@ const applicationID = 0x53505254
 // readers is how many reads go on at once.
 const readers = 4
 
-//go:embed migrations/*.sql
-var migrations embed.FS
+// The options of a connection. The driver applies them to every connection that
+// the pool opens, because SQLite keeps most of them per connection.
+const (
+	// mode=rw: never make a file. The schema of the file is not trusted to call
+	// functions with side effects (https://www.sqlite.org/security.html).
+	options = "mode=rw&_defensive=1&_pragma=trusted_schema(0)" +
+		"&_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)&_pragma=synchronous(FULL)"
+	// A write takes the lock when it begins, so that it cannot fail halfway for
+	// having read too early. Wrapped keys of destroyed versions are overwritten.
+	writerOptions = options + "&_pragma=journal_mode(WAL)&_pragma=secure_delete(1)&_txlock=immediate"
+	readerOptions = options + "&_pragma=query_only(1)"
+	// The new file is one file, without a write-ahead log, until it has its name.
+	createOptions = options + "&_pragma=journal_mode(DELETE)"
+)
 
 // Store is an open database. It implements keys.Shelf, authn.Register and
-// policy.Archive.
+// policy.Archive. All methods are safe for concurrent use.
 type Store struct {
 	write, read *sql.DB
 	lock        *os.File
@@ -48,66 +60,111 @@ type Store struct {
 }
 
 // Create makes an empty store and opens it. The error wraps fs.ErrExist if there
-// is a file. A crash leaves the store whole or not there.
-func Create(ctx context.Context, path string) (_ *Store, err error) {
-	next := path + ".new"
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) //nolint:gosec // the operator's own path
+// is a file. A crash leaves the store whole or not there, and maybe a file
+// path.new, which the next Create removes.
+func Create(ctx context.Context, path string) (*Store, error) {
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	if err := create(ctx, path); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return open(ctx, path, lock)
+}
+
+// create makes the file under another name and links it, complete, to its own.
+func create(ctx context.Context, path string) error {
+	next := path + ".new"
+	for _, stale := range []string{next, next + "-journal"} {
+		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	// SQLite gives its own files the mode of the database.
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
 	}
 	defer func() { _ = os.Remove(next) }()
 	if err := f.Close(); err != nil {
-		return nil, err
+		return err
 	}
-	db, err := open(next, "_pragma=journal_mode(DELETE)&_pragma=synchronous(FULL)&mode=rw")
+	db, err := connect(next, createOptions)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
-	if err = errors.Join(err, migrate(ctx, db), db.Close()); err != nil {
-		return nil, err
+	if err == nil {
+		err = migrate(ctx, db, migrations)
 	}
-	// A link, unlike a rename, does not replace what is there.
+	if err := errors.Join(err, db.Close()); err != nil {
+		return err
+	}
+	// The last commit has synced the file. A link, unlike a rename, does not
+	// replace what is there.
 	if err := os.Link(next, path); err != nil {
-		return nil, err
+		return err
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return nil, err
-	}
-	return Open(ctx, path)
+	return syncDir(filepath.Dir(path))
 }
 
 // Open opens a store, and brings one of an older release up to date. It never
 // makes one: a missing file is an error that wraps fs.ErrNotExist. The others wrap
 // ErrForeign, ErrNewer or ErrLocked.
-func Open(ctx context.Context, path string) (_ *Store, err error) {
-	if _, err := os.Stat(path); err != nil {
+func Open(ctx context.Context, path string) (*Store, error) {
+	// The lock is beside the file itself, whatever link led to it, as is SQLite's
+	// write-ahead log.
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
 		return nil, err
 	}
-	s := &Store{}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, path, lock)
+}
+
+// open opens the database at an absolute path. It owns the lock.
+func open(ctx context.Context, path string, lock *os.File) (_ *Store, err error) {
+	s := &Store{lock: lock}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.lock, err = lockFile(path + ".lock"); err != nil {
-		return nil, err
-	}
+	// Only under the lock: closing any descriptor of a database file releases the
+	// POSIX locks that this process holds on it.
 	if err := checkHeader(path); err != nil {
 		return nil, err
 	}
-	const pragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&mode=rw"
-	if s.write, err = open(path, pragmas+"&_txlock=immediate"); err != nil {
+	if s.write, err = connect(path, writerOptions); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.write); err != nil {
+	if err := migrate(ctx, s.write, migrations); err != nil {
 		return nil, err
 	}
-	if s.read, err = open(path, pragmas+"&_pragma=query_only(1)"); err != nil {
+	// SQLite stays in another mode without an error where it cannot do WAL.
+	var mode string
+	if err := s.write.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode); err != nil {
+		return nil, err
+	}
+	if mode != "wal" {
+		return nil, fmt.Errorf("sqlite: the file system of %s cannot do WAL: journal_mode is %s", path, mode)
+	}
+	if s.read, err = connect(path, readerOptions); err != nil {
 		return nil, err
 	}
 	s.read.SetMaxOpenConns(readers)
@@ -118,41 +175,40 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 // Close closes the database and lets go of the lock.
 func (s *Store) Close() error {
 	var errs []error
+	// The writer last: the last connection to close empties the write-ahead log.
 	for _, db := range []*sql.DB{s.read, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
-// Ping reports whether the store answers.
+// Ping reports whether the store answers: it reads a row of the file.
 func (s *Store) Ping(ctx context.Context) error {
-	var one int
-	return s.read.QueryRowContext(ctx, "SELECT 1").Scan(&one)
+	var n int
+	return s.read.QueryRowContext(ctx, "SELECT count(*) FROM policy").Scan(&n)
 }
 
 // Queries counts the reads and writes since Open.
 func (s *Store) Queries() uint64 { return s.queries.Load() }
 
-func open(path, options string) (*sql.DB, error) {
-	return sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options)
+// connect prepares a pool of connections to the file at an absolute path.
+func connect(path, options string) (*sql.DB, error) {
+	return sql.Open("sqlite", "file://"+(&url.URL{Path: path}).EscapedPath()+"?"+options)
 }
 
 // checkHeader reads the file's header before SQLite does, so that a file of
 // somebody else is not touched (https://www.sqlite.org/fileformat2.html, 1.3).
 func checkHeader(path string) error {
-	f, err := os.Open(path) //nolint:gosec // the operator's own path
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
 	header := make([]byte, 100)
-	if _, err := f.ReadAt(header, 0); err != nil {
-		return fmt.Errorf("%w: %s", ErrForeign, path)
+	if _, err := f.ReadAt(header, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
 	}
 	id := uint32(header[68])<<24 | uint32(header[69])<<16 | uint32(header[70])<<8 | uint32(header[71])
 	if string(header[:16]) != "SQLite format 3\x00" || id != applicationID {
@@ -161,53 +217,26 @@ func checkHeader(path string) error {
 	return nil
 }
 
-// migrate applies the migrations that the database has not seen, each in a
-// transaction with its number.
-func migrate(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil {
-		return err
-	}
-	var version int
-	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return err
-	}
-	if version > len(files) {
-		return fmt.Errorf("%w: schema %d, and this release knows %d", ErrNewer, version, len(files))
-	}
-	for i := version; i < len(files); i++ {
-		text, err := migrations.ReadFile(files[i])
-		if err != nil {
-			return err
-		}
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, string(text)+fmt.Sprintf(";PRAGMA user_version = %d", i+1))
-		if err != nil {
-			return errors.Join(fmt.Errorf("sqlite: migration %s: %w", files[i], err), tx.Rollback())
-		}
-		if err := tx.Commit(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
+// lockFile takes the lock that keeps a second process out. It is not on the
+// database itself, whose locks are SQLite's. The kernel releases it when the
+// process ends, however it ends.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // beside the operator's own path
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s", ErrLocked, path), f.Close())
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("%w: %s", ErrLocked, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
 func syncDir(path string) error {
-	d, err := os.Open(path) //nolint:gosec // beside the operator's own path
+	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -219,38 +248,36 @@ func (s *Store) inTx(ctx context.Context, f func(*sql.Tx) error) error {
 	s.queries.Add(1)
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
+	defer tx.Rollback() // does nothing after Commit
 	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
+		return ended(ctx, err)
 	}
-	return tx.Commit()
+	return ended(ctx, tx.Commit())
 }
 
-// rows runs a read and gives each row to scan.
+// rows runs a read and gives each row to scan. The rows are of one moment.
 func (s *Store) rows(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
 	s.queries.Add(1)
 	rows, err := s.read.QueryContext(ctx, query, args...)
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
-	defer func() { _ = rows.Close() }()
+	defer rows.Close()
 	for rows.Next() {
 		if err := scan(rows); err != nil {
-			return err
+			return ended(ctx, err)
 		}
 	}
-	return rows.Err()
+	return ended(ctx, rows.Err())
 }
 
-// instant is a time as it is stored.
-func instant(t time.Time) sql.NullInt64 {
-	return sql.NullInt64{Int64: t.UnixNano(), Valid: !t.IsZero()}
-}
-
-func fromInstant(n sql.NullInt64) time.Time {
-	if !n.Valid {
-		return time.Time{}
+// ended says of an error that the context ended, which the driver and
+// database/sql say in several ways.
+func ended(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
 	}
-	return time.Unix(0, n.Int64).UTC()
+	return err
 }

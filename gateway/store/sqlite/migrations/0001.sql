@@ -2,7 +2,7 @@
 
 CREATE TABLE tenant (
   id      TEXT PRIMARY KEY,
-  created INTEGER NOT NULL
+  created INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ring (
@@ -10,7 +10,7 @@ CREATE TABLE ring (
   keyring         TEXT NOT NULL,
   id              BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
   purpose         INTEGER NOT NULL,
-  created         INTEGER NOT NULL,
+  created         INTEGER,
   rotation_period INTEGER NOT NULL,
   next_rotation   INTEGER,
   due             INTEGER, -- the earliest of next_rotation and the destructions that are scheduled
@@ -26,7 +26,7 @@ CREATE TABLE version (
   keyring     TEXT NOT NULL,
   number      INTEGER NOT NULL CHECK (number > 0),
   state       INTEGER NOT NULL,
-  created     INTEGER NOT NULL,
+  created     INTEGER,
   kek         TEXT NOT NULL,
   wrapped     BLOB NOT NULL,
   destroy_at  INTEGER,
@@ -40,20 +40,20 @@ CREATE TABLE workload (
   spiffe_id  TEXT NOT NULL UNIQUE,
   enabled    INTEGER NOT NULL CHECK (enabled IN (0, 1)),
   automation INTEGER NOT NULL CHECK (automation IN (0, 1)),
-  created    INTEGER NOT NULL,
+  created    INTEGER,
   revision   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE revocation (
   fingerprint BLOB PRIMARY KEY CHECK (length(fingerprint) = 32),
   comment     TEXT NOT NULL,
-  revoked     INTEGER NOT NULL
+  revoked     INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE policy (
   one      INTEGER PRIMARY KEY CHECK (one = 1),
   revision INTEGER NOT NULL,
-  loaded   INTEGER NOT NULL
+  loaded   INTEGER
 ) STRICT;
 
 CREATE TABLE policy_file (
