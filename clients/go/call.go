@@ -82,14 +82,19 @@ func (c *caller) intercept(ctx context.Context, method string, req, reply any, c
 }
 
 // again reports whether a call that failed is to be tried again. A certificate
-// that expired on an open connection is a reason to make another connection, if
-// there is a new certificate by now.
+// that lost its worth while the connection was open is a reason to make another
+// connection, if there is a new certificate by now.
 func (c *caller) again(e *Error, method string) bool {
-	if e.Reason == CertificateExpired && c.handshake.renewed() {
+	switch e.Reason {
+	case CertificateExpired, CertificateRevoked, CertificateUntrusted:
+		if !c.handshake.renewed() {
+			return false
+		}
 		c.conns.close()
 		return true // the gateway did nothing, whatever the method
+	default:
+		return e.Reason.Temporary() && mayRepeat(method)
 	}
-	return e.Reason.Temporary() && mayRepeat(method)
 }
 
 // wait waits before the next attempt. It is false if the deadline or the caller

@@ -2,6 +2,7 @@ package sallyport_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -106,13 +107,16 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
-// Plaintext does not print, whatever the verb.
+// Plaintext does not print, whatever the verb, and does not marshal.
 func TestPlaintextDoesNotPrint(t *testing.T) {
 	opened := sallyport.Opened{Plaintext: []byte("tell nobody")}
 	for _, v := range []any{
 		opened, &opened, sallyport.OpenResult{Opened: opened}, []sallyport.Opened{opened},
 		sallyport.EncryptItem{Plaintext: []byte("tell nobody")},
 	} {
+		if text, err := json.Marshal(v); err != nil || strings.Contains(string(text), "dGVsbC") {
+			t.Errorf("%T marshals to %s, %v", v, text, err)
+		}
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%X"} {
 			s := fmt.Sprintf(verb, v)
 			for _, leak := range []string{"tell", "74656c6c", "74656C6C", "116 101", "0x74"} {

@@ -22,7 +22,14 @@ type selection struct {
 	filter       tlog.Filter
 	since, until string
 	decision     string
+	action       string
 	request      string
+}
+
+// match applies what the filter does not know: short names of methods, request ids.
+func (s *selection) match(r *auditv1.Record) bool {
+	return (s.action == "" || s.action == shortAction(r.GetAction())) &&
+		(s.request == "" || s.request == hex.EncodeToString(r.GetRequestId()))
 }
 
 func (a *app) auditShow() *cobra.Command {
@@ -42,7 +49,7 @@ are read; "audit verify" checks everything.`,
 	f.StringVar(&s.until, "until", "", "records before this time: RFC 3339, or a duration before now")
 	f.Uint64Var(&s.filter.FromSequence, "from", 0, "records from this sequence number on")
 	f.StringVar(&s.filter.Caller, "caller", "", "records of this caller: a SPIFFE id or operators/{name}")
-	f.StringVar(&s.filter.Action, "action", "", "records of this method")
+	f.StringVar(&s.action, "action", "", "records of this method, such as Decrypt, or its full name")
 	f.StringVar(&s.filter.Resource, "resource", "", "records about this resource")
 	f.StringVar(&s.filter.Reason, "reason", "", "records with this reason; - is success")
 	f.StringVar(&s.decision, "decision", "", "records with this decision: "+strings.Join(decisions, " or "))
@@ -61,7 +68,7 @@ are read; "audit verify" checks everything.`,
 			if err != nil {
 				return err
 			}
-			if s.request != "" && s.request != hex.EncodeToString(e.Record.GetRequestId()) {
+			if !s.match(e.Record) {
 				continue
 			}
 			if err := a.printEntry(e); err != nil {
@@ -80,6 +87,9 @@ func (s *selection) settle(now time.Time) (err error) {
 	}
 	if s.filter.To, err = moment(s.until, now); err != nil {
 		return err
+	}
+	if strings.ContainsAny(s.action, ".*") {
+		s.filter.Action, s.action = s.action, ""
 	}
 	if s.decision == "" {
 		return nil

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,67 +14,21 @@ import (
 )
 
 func (a *app) policyCommand() *cobra.Command {
-	return group("policy", "Check, test, read and load policy", a.policyCheck(), a.policyGet(), a.policyLoad())
+	return group("policy", "Check, test, read and load policy", a.policyCheck(), a.policyTest(), a.policyGet(), a.policyLoad())
 }
 
-// policyFiles reads the policy files of a directory. None at all is an error: a
-// policy that permits nothing is not made by a mistyped path.
-func policyFiles(dir string) ([]policy.File, error) {
+// policyFiles reads and compiles the policy files of a directory. None at all is an
+// error: a policy that permits nothing is not made by a mistyped path.
+func policyFiles(dir string) ([]policy.File, *policy.Snapshot, error) {
 	files, err := policy.LoadDir(os.DirFS(dir))
-	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("%s holds no policy file", dir)
+	if err != nil {
+		return nil, nil, err
 	}
-	return files, err
-}
-
-// checked is the JSON form of a check.
-type checked struct {
-	OK       bool             `json:"ok"`
-	Files    int              `json:"files"`
-	Problems []checkedProblem `json:"problems,omitempty"`
-}
-
-type checkedProblem struct {
-	File    string `json:"file"`
-	Line    int    `json:"line,omitempty"`
-	Policy  string `json:"policy,omitempty"`
-	Message string `json:"message"`
-}
-
-func (a *app) policyCheck() *cobra.Command {
-	return &cobra.Command{
-		Use: "check DIR", Short: "Validate policy files, offline, and list everything that is wrong", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			files, err := policyFiles(args[0])
-			if err != nil {
-				return err
-			}
-			_, err = policy.Compile(files)
-			c := checked{OK: err == nil, Files: len(files)}
-			var wrong *policy.CompileError
-			if errors.As(err, &wrong) {
-				for _, p := range wrong.Problems {
-					c.Problems = append(c.Problems, checkedProblem(p))
-				}
-				err = fmt.Errorf("%w: %s", errUnverified, plural(len(wrong.Problems), "problem"))
-			}
-			return errors.Join(a.print(c, func() {
-				for _, p := range c.Problems {
-					fmt.Fprintln(a.stdout, policy.Problem(p))
-				}
-				if c.OK {
-					fmt.Fprintf(a.stdout, "ok: %s\n", plural(len(files), "file"))
-				}
-			}), err)
-		},
+	if len(files) == 0 {
+		return nil, nil, fmt.Errorf("%s holds no policy file", dir)
 	}
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	snapshot, err := policy.Compile(files)
+	return files, snapshot, err
 }
 
 func (a *app) policyGet() *cobra.Command {
@@ -126,11 +79,8 @@ gateway; a load that fails leaves the policy in force as it is.`,
 	n := a.connects(c, false)
 	c.Flags().Uint64Var(&revision, "expected-revision", 0, "load only if this revision is in force")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		files, err := policyFiles(args[0])
+		files, _, err := policyFiles(args[0])
 		if err != nil {
-			return err
-		}
-		if _, err := policy.Compile(files); err != nil {
 			return err
 		}
 		req := &controlv1.LoadPolicyRequest{ExpectedRevision: revision}

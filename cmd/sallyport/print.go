@@ -94,3 +94,14 @@ func enumNames(values map[int32]string, prefix string) []string {
 		names = append(names, strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, prefix)), "_", "-"))
 	}
 }
+
+// plural counts things of a regular name.
+func plural(n int, noun string) string { return counted(n, noun, noun+"s") }
+
+// counted counts things.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
