@@ -24,6 +24,7 @@ func manyPolicies(n int) string {
 	return b.String()
 }
 
+// BenchmarkDecide measures a question that was asked before.
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{5, 50, 500, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -36,15 +37,21 @@ func BenchmarkDecide(b *testing.B) {
 			}
 		})
 	}
-	b.Run("no-context", func(b *testing.B) {
-		s, r := mustCompile(b, permitAll), decryptCards(b)
-		b.ReportAllocs()
-		for b.Loop() {
-			if !s.Decide(r).Allow {
-				b.Fatal("denied")
+}
+
+// BenchmarkEvaluate measures a new question.
+func BenchmarkEvaluate(b *testing.B) {
+	for _, n := range []int{5, 50, 500, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s, r, memory := mustCompile(b, manyPolicies(n)), decryptCards(b), new(scratch)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !s.decide(r, memory).Allow {
+					b.Fatal("denied")
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 func BenchmarkCompile(b *testing.B) {

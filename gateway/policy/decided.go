@@ -1,8 +1,6 @@
 package policy
 
-import (
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // decideOnce gives the decision of before, if the same was asked before. A
 // snapshot is a pure function, so that what can be asked and observed is the whole
@@ -12,6 +10,8 @@ import (
 // encryption context as a whole, are evaluated every time.
 //
 // The decisions are the snapshot's own: another policy begins with none.
+// TestMemoryIsSound compares with deciding anew, and fails when a part of the key is
+// left out.
 func (s *compiled) decideOnce(r Request, memory *scratch) Decision {
 	if r.Principal == nil || !r.Action.Valid() || r.Resource.kind != r.Action.Resource() {
 		return Decision{Reason: ReasonRequest}

@@ -2,7 +2,8 @@ package policy
 
 import "fmt"
 
-// Decision is an answer. The zero Decision denies.
+// Decision is an answer. The zero Decision denies. Its slices are shared with other
+// decisions and must not be changed.
 type Decision struct {
 	Allow  bool
 	Reason Reason

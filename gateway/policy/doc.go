@@ -20,5 +20,7 @@
 //
 // The cost of a decision does not grow with the number of policies but with the
 // number that could apply: policies are sliced by the principal and the resource of
-// their scope (slice.go).
+// their scope (slice.go). A question that was asked before is answered from memory
+// (decided.go): the memory belongs to the snapshot and ends with it, and its key covers
+// everything that the decision can depend on.
 package policy

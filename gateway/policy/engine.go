@@ -29,6 +29,7 @@ type compiled struct {
 
 func newSnapshot(rules []rule) *Snapshot {
 	c := &compiled{rules: rules, index: newIndex(rules)}
+	c.tenancies.limit, c.contexts.limit, c.decided.limit = maxTenancies, maxContexts, maxDecisions
 	for _, r := range rules {
 		c.uses.add(r.uses)
 	}

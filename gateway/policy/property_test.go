@@ -129,6 +129,61 @@ func TestSlicingIsSound(t *testing.T) {
 	}
 }
 
+// somePeople are principals that ask more than once.
+var somePeople = []*Principal{
+	new(Principal), NewWorkload("spiffe://w/1", "w", false), NewWorkload("spiffe://w/1", "w", true),
+	NewWorkload("spiffe://w/2", "w", true), NewOperator("alice"), NewOperator("bob"),
+}
+
+// A decision from memory is the decision that would be made anew, whatever was asked
+// before.
+func TestMemoryIsSound(t *testing.T) {
+	remembered := 0
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawPolicies(t)
+		asked := []Request{}
+		for range 40 {
+			r := drawRequest(t)
+			// Most questions differ from an earlier one in one thing.
+			if len(asked) > 0 && rapid.IntRange(0, 4).Draw(t, "new") > 0 {
+				other := r
+				r = rapid.SampledFrom(asked).Draw(t, "earlier")
+				switch rapid.IntRange(0, 7).Draw(t, "difference") {
+				case 0:
+					r.Principal = rapid.SampledFrom(somePeople).Draw(t, "principal")
+				case 1:
+					r.Action = other.Action
+				case 2:
+					r.Resource = other.Resource
+				case 3:
+					r.Context.Tenant = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "tenant")
+				case 4:
+					r.Context.Standing = Standing(rapid.IntRange(0, 3).Draw(t, "standing"))
+				case 5:
+					r.Context.Chain = Chain(rapid.IntRange(0, 3).Draw(t, "chain"))
+				case 6:
+					r.Context.Time = other.Context.Time
+				case 7:
+					r.Context.Encryption = other.Context.Encryption
+				}
+			}
+			asked = append(asked, r)
+			got, want := s.Decide(r), Decision{Reason: ReasonRequest}
+			if r.Resource.kind == r.Action.Resource() {
+				want = s.decide(r, new(scratch))
+			}
+			if got.Allow != want.Allow || got.Reason != want.Reason || !slices.Equal(got.Policies, want.Policies) ||
+				!slices.Equal(got.Errors, want.Errors) {
+				t.Fatalf("remembered %+v\nanew       %+v\nrequest %+v", got, want, r)
+			}
+		}
+		remembered += len(asked) - len(s.decided.known)
+	})
+	if remembered == 0 {
+		t.Error("nothing was remembered")
+	}
+}
+
 // Deciding does not change the request, and not the next decision.
 func TestDecideIsPure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -149,8 +204,8 @@ func TestConcurrentDecisions(t *testing.T) {
 	for worker := range 4 {
 		wg.Go(func() {
 			r := decryptCards(t)
-			for i := range 3 * maxMemo {
-				n := fmt.Sprint("t", (i*7+worker)%(2*maxMemo))
+			for i := range 3 * maxContexts {
+				n := fmt.Sprint("t", (i*7+worker)%(2*maxContexts))
 				r.Resource, r.Context.Tenant = mustResource(t, "tenants/"+n+"/keyrings/k"), n
 				r.Context.Encryption = map[string]string{"n": n, "m": "x"}
 				if d := s.Decide(r); !d.Allow {
@@ -164,7 +219,7 @@ func TestConcurrentDecisions(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := len(s.contexts.known); n > maxMemo {
+	if n := len(s.contexts.known); n > maxContexts {
 		t.Errorf("%d contexts remembered", n)
 	}
 }
