@@ -16,6 +16,7 @@ import (
 
 // bench is a benchmark run.
 type bench struct {
+	hammer   string // this program, which is the floors too
 	bin, dir string
 	duration time.Duration // of a system's turn
 	rounds   int
@@ -38,7 +39,7 @@ type bench struct {
 }
 
 func newBench() *cobra.Command {
-	b := &bench{}
+	b := &bench{hammer: itself()}
 	b.fill = func(ctx context.Context, gateway *server, count int) error {
 		return seed(ctx, gateway.Endpoints, count, b.callers)
 	}
@@ -138,12 +139,12 @@ func (b *bench) measure(ctx context.Context) error {
 
 // connect starts the floors and makes a client for every system.
 func (b *bench) connect(ctx context.Context) error {
-	grpc, err := startFloor(ctx, "floor-grpc", b.dir)
+	grpc, err := startFloor(ctx, b.hammer, "floor-grpc", b.dir)
 	if err != nil {
 		return err
 	}
 	b.servers = append(b.servers, grpc)
-	rest, err := startFloor(ctx, "floor-rest", b.dir)
+	rest, err := startFloor(ctx, b.hammer, "floor-rest", b.dir)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -129,30 +130,25 @@ func (b *bench) stampede(ctx context.Context) error {
 		stampedeCallers, calls.text(0), len(failures), x.P99.text(1))
 }
 
-// recordCount finds how many records a verification has seen.
-var recordCount = regexp.MustCompile(`"?records"?:?\s+"?([0-9]+)|([0-9]+) records`)
-
 // verification measures how fast the log of this run is verified, offline.
 func (b *bench) verification(ctx context.Context) error {
 	say("verifying the audit log")
 	start := time.Now()
-	out, err := commandLine(ctx, b.bin, "audit", "verify", b.gateway.Audit.Dir, "--key", b.gateway.Audit.Key)
+	out, err := commandLine(ctx, b.bin, "audit", "verify", b.gateway.Audit.Dir, "--key", b.gateway.Audit.Key, "--output", "json")
 	d := time.Since(start)
 	if err != nil {
 		return err
 	}
-	m := recordCount.FindSubmatch(out)
-	if m == nil {
-		return fmt.Errorf("sallyport audit verify does not say how many records it saw: %s", out)
+	var found struct {
+		Records uint64 `json:"records"`
 	}
-	records, err := strconv.ParseFloat(string(m[1])+string(m[2]), 64)
-	if err != nil {
-		return err
+	if err := json.Unmarshal(out, &found); err != nil {
+		return fmt.Errorf("sallyport audit verify prints %q: %w", out, err)
 	}
 	x := newRow("audit", "verify")
-	x.Callers, x.Audit, x.Operations = 1, "durable", uint64(records)
-	x.OpsPerS = figure(records / d.Seconds())
-	return b.report.fact(x, "audit verification: %s records/s (%.0f records in %.2f s)", x.OpsPerS.text(0), records, d.Seconds())
+	x.Callers, x.Audit, x.Operations = 1, "durable", found.Records
+	x.OpsPerS = figure(float64(found.Records) / d.Seconds())
+	return b.report.fact(x, "audit verification: %s records/s (%d records in %.2f s)", x.OpsPerS.text(0), found.Records, d.Seconds())
 }
 
 // commandLine runs sallyport and gives what it prints.

@@ -43,7 +43,7 @@ func placeOf(text string) (place, error) {
 
 // checkedOneByOne is how many receipts are also checked by themselves: each takes the
 // reading of a segment.
-const checkedOneByOne = 50
+const checkedOneByOne = 20
 
 // checkReceipts looks for the record of every receipt in the log. All of them are
 // compared with what the log holds at their place; some, and the last that were
@@ -76,7 +76,7 @@ func (l *ledger) checkReceipts(ctx context.Context, bin string, a target.Audit) 
 		if n%2 == 1 {
 			text = l.receipts[random.IntN(len(l.receipts))]
 		}
-		if _, err := commandLine(ctx, bin, "audit", "receipt", text, a.Dir, "--key", a.Key); err != nil {
+		if _, err := commandLine(ctx, bin, "audit", "receipt", text, "--dir", a.Dir, "--key", a.Key); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -135,15 +136,17 @@ func (r *report) write(rows ...row) error {
 	return nil
 }
 
+const columns = "system\top\tbytes\tcallers\tops/s\tp50 ms\tp99 ms\tCPU µs/op\t× floor\t× REST floor\tops of floor\tallocs\tbeyond floor\tKMS/M\tstore/M\t"
+
 // render writes the table and the facts.
 func (r *report) render(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "system\top\tbytes\tcallers\tops/s\tp50 ms\tp99 ms\tCPU µs/op\t× floor\t× REST floor\tops of floor\tallocs\tbeyond floor\tKMS/M\tstore/M\t")
+	fmt.Fprintln(t, columns)
 	last := ""
 	for _, x := range r.rows {
 		if group := fmt.Sprint(x.title(), x.Callers, x.Keyrings); group != last {
 			if last != "" {
-				fmt.Fprintln(t, "\t\t\t\t\t\t\t\t\t\t\t\t\t\t\t")
+				fmt.Fprintln(t, strings.Repeat("\t", strings.Count(columns, "\t")))
 			}
 			last = group
 		}

@@ -40,13 +40,9 @@ func start(ctx context.Context, dir, program string, args ...string) (*server, e
 	return &server{p, e}, nil
 }
 
-// startFloor runs one of the floors, with this same program.
-func startFloor(ctx context.Context, name, dir string) (*server, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	return start(ctx, filepath.Join(dir, name), self, name)
+// startFloor runs one of the floors, with the given program of this kind.
+func startFloor(ctx context.Context, hammer, name, dir string) (*server, error) {
+	return start(ctx, filepath.Join(dir, name), hammer, name)
 }
 
 // gatewayDir is the directory of the development gateway under that of a run.
@@ -59,14 +55,17 @@ func startGateway(ctx context.Context, bin, dir string) (*server, error) {
 		"--grpc", free, "--rest", free, "--control", free, "--ops", free)
 }
 
-// beside is the folder of this program, where the others are built too.
-func beside() string {
+// itself is this program's own path, and beside its folder, where the others are
+// built too.
+func itself() string {
 	self, err := os.Executable()
 	if err != nil {
-		return "bin"
+		return filepath.Join("bin", "hammer")
 	}
-	return filepath.Dir(self)
+	return self
 }
+
+func beside() string { return filepath.Dir(itself()) }
 
 // readiness asks /readyz, and fails unless the server says that it is ready.
 func (s *server) readiness(ctx context.Context) error {
