@@ -8,7 +8,7 @@ import (
 )
 
 func TestDependenciesAreKnown(t *testing.T) {
-	g, err := Load(root)
+	g, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 func TestWalls(t *testing.T) {
-	g, err := Load(root)
+	g, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
