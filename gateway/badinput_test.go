@@ -43,6 +43,7 @@ var here = pair{"record", "17"} // the context of every envelope below
 // them reaches the KMS. The gateway that is asked has opened no key before, except
 // for the questions that only an open key can judge.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := newBadWorld(t)
 	ask := map[string]map[string]asker{}
 	for name, p := range w.callers {
@@ -332,6 +333,7 @@ func (w *badWorld) requests() []bad {
 // What does not exist and what is forbidden are answered alike, to the byte, apart
 // from the request id. The same holds for keyrings that exist elsewhere.
 func TestUnknownIsAnsweredLikeForbidden(t *testing.T) {
+	t.Parallel()
 	w := newBadWorld(t)
 	for protocol, ask := range doors(t, w.gw, w.gw.Endpoints.Workload) {
 		var first string
@@ -350,6 +352,7 @@ func TestUnknownIsAnsweredLikeForbidden(t *testing.T) {
 
 // Far beyond the limit grpc-go cuts the message off by itself.
 func TestMessageFarBeyondTheLimit(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t, gatewaytest.WithConfig(func(c *config.Config) { c.Limits.MaxRequestBytes = limit }))
 	q := encrypt(strings.Repeat("x", 4*limit+1))
 	if a := overGRPC(gw, gw.Endpoints.Workload)(t, q); status.Code(a.untyped) != codes.ResourceExhausted {
@@ -360,6 +363,7 @@ func TestMessageFarBeyondTheLimit(t *testing.T) {
 
 // A body that says nothing of its length is bounded all the same.
 func TestBodyOfUnknownLength(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t, gatewaytest.WithConfig(func(c *config.Config) { c.Limits.MaxRequestBytes = limit }))
 	ask := overREST(t, gw, gw.Endpoints.Workload)
 	q := encrypt(strings.Repeat("x", limit))
@@ -371,6 +375,7 @@ func TestBodyOfUnknownLength(t *testing.T) {
 
 // Refusing does not take longer than doing: a request that never ends is cut off.
 func TestUnendingRequestIsCutOff(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t, gatewaytest.WithConfig(func(c *config.Config) { c.Limits.RequestTimeout = time.Second }))
 	q := encrypt("x")
 	q.http = func(r *http.Request) {

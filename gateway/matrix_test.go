@@ -73,6 +73,7 @@ func clients(plane string, c grpc.ClientConnInterface) []any {
 }
 
 func TestCallerMatrix(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	callers := matrixCallers(t, gw)
 	if len(callers) != len(matrix) {
@@ -143,6 +144,7 @@ const neverRevision = 1 << 40
 
 // The same over REST, by the paths that the protos annotate.
 func TestCallerMatrixOverREST(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for caller, pair := range matrixCallers(t, gw) {
 		t.Run(caller, func(t *testing.T) {

@@ -64,6 +64,7 @@ func mutual(gw *gatewaytest.Gateway) map[string]struct{ address, protocol string
 // A client that keeps sessions never resumes one (X7): what a full handshake
 // proves is proved by every connection.
 func TestSessionsAreNotResumed(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for name, at := range mutual(gw) {
 		c := clientTLS(t, gw, gw.Endpoints.Workload, at.protocol)
@@ -92,6 +93,7 @@ func readOnce(conn *tls.Conn) {
 // A revoked identity is refused on the connection that it has, and on a new one,
 // whatever its client remembers (X7).
 func TestRevokedClientWithSessionCache(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	c := clientTLS(t, gw, gw.Endpoints.Workload)
 	c.ClientSessionCache = tls.NewLRUClientSessionCache(8)
@@ -121,6 +123,7 @@ func TestRevokedClientWithSessionCache(t *testing.T) {
 
 // Without a client certificate, and with an older TLS, there is no connection.
 func TestHandshakesThatFail(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for name, at := range mutual(gw) {
 		for what, change := range map[string]func(*tls.Config){
@@ -158,6 +161,7 @@ func TestHandshakesThatFail(t *testing.T) {
 // Paths are literal: no escape, no dot segment, no empty segment and no query finds
 // a way to a handler. They are sent by hand, because clients tidy paths up.
 func TestDisguisedPaths(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	const plain = "/v1/tenants/demo/keyrings/default:encrypt"
 	if code := rawREST(t, gw, "POST", plain); code != http.StatusOK {
@@ -204,6 +208,7 @@ func rawREST(t *testing.T, gw *gatewaytest.Gateway, verb, path string, header ..
 
 // A length in two forms is how requests are smuggled.
 func TestAmbiguousLengthIsRefused(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for _, lines := range [][]string{
 		{"Content-Length: 3"}, {"Transfer-Encoding: chunked", "Transfer-Encoding: identity"},
@@ -235,6 +240,7 @@ func smuggled(other string) http.Header {
 // caller gains nothing by them, and the demo workload loses nothing. The audit
 // record names the certificate's owner.
 func TestHeadersDoNotChangeTheCaller(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	nobody := gw.Issue(gw.Workloads, development.Leaf{SPIFFEID: "spiffe://" + development.TrustDomain + "/nobody"})
 	q := encrypt("attack at dawn", here)
@@ -261,6 +267,7 @@ func TestHeadersDoNotChangeTheCaller(t *testing.T) {
 // A form post with a method override reaches nothing on the control plane either
 // (X12).
 func TestControlPlaneTakesNoForms(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	client := browser(t, gw, gw.Endpoints.Operator)
 	for _, override := range []string{"", "GET", "DELETE", "PATCH"} {
@@ -280,6 +287,7 @@ func TestControlPlaneTakesNoForms(t *testing.T) {
 // looks like it. The frames are written by hand: a gRPC client would not send such
 // paths.
 func TestMethodsAreFoundByRegisteredName(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for _, path := range []string{
 		"sallyport.data.v1.DataService/Encrypt", "//sallyport.data.v1.DataService/Encrypt",
@@ -354,6 +362,7 @@ func rawGRPC(t *testing.T, gw *gatewaytest.Gateway, path string) (s stream) {
 
 // Nothing that a library registers by itself is served, on any listener (X17).
 func TestNoDebugPages(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	client := browser(t, gw, gw.Endpoints.Operator)
 	for _, base := range []string{"http://" + gw.Endpoints.Ops, "https://" + gw.Endpoints.REST, "https://" + gw.Endpoints.Control} {
@@ -379,6 +388,7 @@ func TestNoDebugPages(t *testing.T) {
 
 // What is served without a credential is short: here it is.
 func TestOpsListenerServesThreePages(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for _, path := range []string{"/livez", "/readyz", "/metrics"} {
 		if code, _ := get(t, gw, path); code != http.StatusOK {
@@ -392,6 +402,7 @@ func TestOpsListenerServesThreePages(t *testing.T) {
 
 // Reflection is for development.
 func TestReflectionOnlyInDevelopment(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t)
 	if err := listServices(t, gw.Dial(gw.Endpoints.GRPC, gw.Endpoints.Workload)); err != nil {
 		t.Errorf("in development: %v", err)
@@ -422,6 +433,7 @@ func listServices(t *testing.T, conn *grpc.ClientConn) error {
 
 // A header list beyond the limit is refused before anything is decided.
 func TestHugeHeaders(t *testing.T) {
+	t.Parallel()
 	gw := gatewaytest.Start(t, gatewaytest.WithConfig(func(c *config.Config) { c.Limits.RequestTimeout = 5 * time.Second }))
 	if code := rawREST(t, gw, "POST", "/v1/tenants/demo/keyrings/default:encrypt", "X-Long: "+strings.Repeat("x", 64<<10)); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("REST: %d", code)
