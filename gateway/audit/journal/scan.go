@@ -65,9 +65,10 @@ type scanner struct {
 	records audit.Range
 }
 
-// frames reads frames until one is not valid. A frame is accepted when the next
-// one continues it, or when its own signature is right; thus one signature is
-// checked for a whole segment.
+// frames reads frames until one is not valid. Each names the one before by its
+// hash, so the signature of the last vouches for all. If that is not valid the
+// last frame may be a batch in flight, and the one before has to be signed: it was
+// durable before the last was begun.
 func (s *scanner) frames() (Segment, error) {
 	var buf [2]Frame
 	cur, next := &buf[0], &buf[1]
@@ -75,24 +76,54 @@ func (s *scanner) frames() (Segment, error) {
 	if err := s.parse(cur, off, s.seg.Last, s.seg.First); err != nil {
 		return s.tail(off, err)
 	}
+	var before signedFrame
 	for {
 		off = cur.Offset + cur.size
 		hash := cur.FrameHash(cur.Signature)
 		stop := s.parse(next, off, hash, cur.First+uint64(cur.Count))
+		if cur.Kind == audit.KindClose {
+			stop = errMalformed("bytes after the close frame")
+		}
 		if stop != nil && !cur.Verify(s.key, cur.Signature) {
-			return s.tail(cur.Offset, errMalformed("signature is not valid"))
+			if s.seg.End > 0 && !before.Verify(s.key, before.sig) {
+				return Segment{}, s.broken(before.offset, "signature is not valid")
+			}
+			return s.finish(cur.Offset, errMalformed("signature is not valid"))
 		}
 		if err := s.accept(cur, hash); err != nil {
 			return Segment{}, err
 		}
-		if s.seg.Closed {
-			return s.tail(off, errMalformed("frame after the close frame"))
-		}
 		if stop != nil {
-			return s.tail(off, stop)
+			return s.finish(off, stop)
 		}
+		before = signedFrame{cur.Batch, cur.Signature, cur.Offset}
 		cur, next = next, cur
 	}
+}
+
+// signedFrame is what is kept of a frame to check its signature later.
+type signedFrame struct {
+	audit.Batch
+	sig    audit.Signature
+	offset int64
+}
+
+// finish passes the frames to visit, now that they are known to be signed.
+func (s *scanner) finish(off int64, why error) (Segment, error) {
+	seg, err := s.tail(off, why)
+	if err != nil || s.visit == nil {
+		return seg, err
+	}
+	var f Frame
+	for at := seg.Header.size(); at < seg.End; at += f.size {
+		if err := s.p.frame(&f, s.data, at); err != nil {
+			return Segment{}, s.broken(at, err.Error()) // not reached: it was parsed before
+		}
+		if err := s.visit(&f); err != nil {
+			return Segment{}, err
+		}
+	}
+	return seg, nil
 }
 
 // parse reads the frame at off and checks that it continues the chain.
@@ -112,7 +143,7 @@ func (s *scanner) parse(f *Frame, off int64, prev audit.Hash, first uint64) erro
 	return nil
 }
 
-// accept takes a frame that is known to be signed.
+// accept adds a frame that is valid, provided that the last one is signed.
 func (s *scanner) accept(f *Frame, hash audit.Hash) error {
 	if f.Kind == audit.KindClose {
 		if f.Count != uint32(s.records.Size()) || f.Root != s.records.Root() {
@@ -128,10 +159,7 @@ func (s *scanner) accept(f *Frame, hash audit.Hash) error {
 	}
 	s.seg.Last, s.seg.End = hash, f.Offset+f.size
 	s.seg.Count = uint32(s.records.Size())
-	if s.visit == nil {
-		return nil
-	}
-	return s.visit(f)
+	return nil
 }
 
 // tail judges what follows the last valid frame.

@@ -85,3 +85,36 @@ func TestScanChecksWhatIsSigned(t *testing.T) {
 		}
 	}
 }
+
+// A chain that nobody has signed is not a log, whatever its length.
+func TestScanForgedChain(t *testing.T) {
+	key, forger := testKey(t), testKey(t)
+	visit := func(*Frame) error { t.Error("visited"); return nil }
+	forged := build(forger).batch(nil, "a")
+	if s, err := Scan("x", 0, forged.data, key.Public(), visit); err != nil || s.End != 0 || s.Torn == 0 {
+		t.Errorf("one batch: %+v, %v", s, err)
+	}
+	for name, b := range map[string]*builder{
+		"two batches":         build(forger).batch(nil, "a").batch(nil, "b"),
+		"three batches":       build(forger).batch(nil, "a").batch(nil, "b").batch(nil, "c"),
+		"a closed segment":    build(forger).batch(nil, "a").close(nil),
+		"frames after it":     build(forger).batch(nil, "a").close(nil).batch(nil, "b"),
+		"closed, two batches": build(forger).batch(nil, "a").batch(nil, "b").close(nil),
+	} {
+		if _, err := Scan("x", 0, b.data, key.Public(), visit); !errors.Is(err, audit.ErrBroken) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Signed batches and one that is not: that one may have been in flight.
+	b := build(key).batch(nil, "a").batch(nil, "b")
+	end := int64(len(b.data))
+	b.key = forger
+	b.batch(nil, "c")
+	if s, err := Scan("x", 0, b.data, key.Public(), nil); err != nil || s.End != end || s.Count != 2 || s.Torn == 0 {
+		t.Errorf("one forged batch at the end: %+v, %v", s, err)
+	}
+	b.batch(nil, "d")
+	if _, err := Scan("x", 0, b.data, key.Public(), nil); !errors.Is(err, audit.ErrBroken) {
+		t.Errorf("two forged batches at the end: %v", err)
+	}
+}
