@@ -83,21 +83,23 @@ func drawPolicies(t *rapid.T) *Snapshot {
 	return s
 }
 
+func drawResource(t *rapid.T, kind Kind) Resource {
+	names := map[Kind][]string{
+		KindGateway: {"gateway"},
+		KindTenant:  {"tenants/a", "tenants/b", "tenants/c"},
+		KindKeyring: {"tenants/a/keyrings/k", "tenants/a/keyrings/l", "tenants/b/keyrings/k", "tenants/c/keyrings/k"},
+	}
+	r, err := ParseResource(rapid.SampledFrom(names[kind]).Draw(t, "resource"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // drawRequest draws a request that the guards let pass.
 func drawRequest(t *rapid.T) Request {
 	r := Request{Action: rapid.SampledFrom(Actions()).Draw(t, "action")}
-	name := "gateway"
-	switch r.Action.Resource() {
-	case KindTenant:
-		name = rapid.SampledFrom([]string{"tenants/a", "tenants/b", "tenants/c"}).Draw(t, "tenant")
-	case KindKeyring:
-		name = rapid.SampledFrom([]string{"tenants/a/keyrings/k", "tenants/a/keyrings/l", "tenants/b/keyrings/k",
-			"tenants/c/keyrings/k"}).Draw(t, "keyring")
-	}
-	var err error
-	if r.Resource, err = ParseResource(name); err != nil {
-		t.Fatal(err)
-	}
+	r.Resource = drawResource(t, r.Action.Resource())
 	r.Principal = NewWorkload(fmt.Sprintf("spiffe://w/%d", rapid.IntRange(1, 3).Draw(t, "workload")), "w", !r.Action.DataPlane())
 	r.Context = Context{Tenant: r.Resource.Tenant(), Standing: StandingActive, Chain: ChainMachine,
 		Time: rapid.Int64Range(0, 10).Draw(t, "time"),
@@ -154,7 +156,8 @@ func TestMemoryIsSound(t *testing.T) {
 				case 1:
 					r.Action = other.Action
 				case 2:
-					r.Resource = other.Resource
+					r.Resource = drawResource(t, r.Action.Resource())
+					r.Context.Tenant = r.Resource.Tenant()
 				case 3:
 					r.Context.Tenant = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "tenant")
 				case 4:
@@ -267,4 +270,42 @@ func FuzzDecide(f *testing.F) {
 			t.Fatalf("allowed: %+v", r)
 		}
 	})
+}
+
+// Each thing that a decision depends on is in the question.
+func TestQuestionsDiffer(t *testing.T) {
+	s := mustCompile(t, `@id("p") permit (principal, action, resource) when {
+		context.encryption has purpose && context.encryption.purpose == "a" && context.encryption has q };`)
+	changes := map[string]func(*Request){
+		"nothing":        func(*Request) {},
+		"principal":      func(r *Request) { r.Principal = NewWorkload(payments, "payments", false) },
+		"action":         func(r *Request) { r.Action = ActionEncrypt },
+		"keyring":        func(r *Request) { r.Resource = mustResource(t, cards+"2") },
+		"tenant":         func(r *Request) { r.Context.Tenant = "other" },
+		"standing":       func(r *Request) { r.Context.Standing = StandingInactive },
+		"chain":          func(r *Request) { r.Context.Chain = ChainHuman },
+		"value":          func(r *Request) { r.Context.Encryption = map[string]string{"purpose": "support"} },
+		"no value":       func(r *Request) { r.Context.Encryption = nil },
+		"empty value":    func(r *Request) { r.Context.Encryption = map[string]string{"purpose": ""} },
+		"another key":    func(r *Request) { r.Context.Encryption = map[string]string{"q": "billing"} },
+		"both":           func(r *Request) { r.Context.Encryption = map[string]string{"purpose": "billing", "q": ""} },
+		"moved boundary": func(r *Request) { r.Context.Encryption = map[string]string{"purpose": "billing\x01", "q": ""} },
+	}
+	base := decryptCards(t)
+	asked := map[string]string{}
+	for name, change := range changes {
+		r := base
+		change(&r)
+		q := string(s.uses.appendQuestion(nil, r))
+		if other, taken := asked[q]; taken {
+			t.Errorf("%q and %q are the same question", name, other)
+		}
+		asked[q] = name
+	}
+	// What no policy can observe does not matter.
+	r := base
+	r.Context.Time, r.Context.Encryption = 1, map[string]string{"purpose": "billing", "unobserved": "x"}
+	if asked[string(s.uses.appendQuestion(nil, r))] != "nothing" {
+		t.Error("the question has something that no policy observes")
+	}
 }
