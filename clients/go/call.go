@@ -2,7 +2,7 @@ package sallyport
 
 import (
 	"context"
-	"math/rand/v2" //nolint:depguard // jitter, not a secret
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"

@@ -22,10 +22,20 @@ func TestRetries(t *testing.T) {
 		reason fault.Reason
 		want   int // attempts
 	}{
-		{fault.AuditUnavailable, 3}, {fault.StoreUnavailable, 3}, {fault.KEKUnreachable, 3}, {fault.KEKThrottled, 3},
-		{fault.Overloaded, 3}, {fault.ShuttingDown, 3},
-		{fault.HumanOnDataPlane, 1}, {fault.PermissionDenied, 1}, {fault.DecryptionFailed, 1}, {fault.KEKRefused, 1},
-		{fault.CertificateExpired, 1}, {fault.Internal, 1}, {fault.RequestTooLarge, 1}, {fault.MalformedRequest, 1},
+		{fault.AuditUnavailable, 3},
+		{fault.StoreUnavailable, 3},
+		{fault.KEKUnreachable, 3},
+		{fault.KEKThrottled, 3},
+		{fault.Overloaded, 3},
+		{fault.ShuttingDown, 3},
+		{fault.HumanOnDataPlane, 1},
+		{fault.PermissionDenied, 1},
+		{fault.DecryptionFailed, 1},
+		{fault.KEKRefused, 1},
+		{fault.CertificateExpired, 1},
+		{fault.Internal, 1},
+		{fault.RequestTooLarge, 1},
+		{fault.MalformedRequest, 1},
 	} {
 		f := &fake{encrypt: func(_ context.Context, n int, _ *datav1.EncryptRequest) (*datav1.EncryptResponse, error) {
 			if n < 3 {
@@ -111,7 +121,9 @@ func TestReceipts(t *testing.T) {
 func TestPlaintextDoesNotPrint(t *testing.T) {
 	opened := sallyport.Opened{Plaintext: []byte("tell nobody")}
 	for _, v := range []any{
-		opened, &opened, sallyport.OpenResult{Opened: opened}, []sallyport.Opened{opened},
+		opened, &opened,
+		sallyport.OpenResult{Opened: opened},
+		[]sallyport.Opened{opened},
 		sallyport.EncryptItem{Plaintext: []byte("tell nobody")},
 	} {
 		if text, err := json.Marshal(v); err != nil || strings.Contains(string(text), "dGVsbC") {

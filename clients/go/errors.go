@@ -46,10 +46,10 @@ func (e *Error) Error() string {
 // Unwrap gives the reason and what else the error stands for.
 func (e *Error) Unwrap() []error {
 	all := []error{e.Reason}
-	switch e.Reason {
-	case DeadlineExceeded:
+	if e.Reason == DeadlineExceeded {
 		all = append(all, context.DeadlineExceeded)
-	case Cancelled:
+	}
+	if e.Reason == Cancelled {
 		all = append(all, context.Canceled)
 	}
 	if e.cause != nil {

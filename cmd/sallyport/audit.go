@@ -110,24 +110,25 @@ trace here; a receipt, or a checkpoint that was kept from before (--earlier), sh
 			}
 		}
 		r, err := tlog.Verify(dir, key, opts)
-		return errors.Join(a.printVerification(key.Name(), r, err), err)
+		var broken *audit.BrokenError
+		if err != nil && !errors.As(err, &broken) {
+			return err
+		}
+		return errors.Join(a.printVerification(key.Name(), r, broken), err)
 	}
 	return c
 }
 
-func (a *app) printVerification(log string, r tlog.Report, err error) error {
+func (a *app) printVerification(log string, r tlog.Report, broken *audit.BrokenError) error {
 	v := verification{
-		OK: err == nil, Log: log, Segments: r.Segments, Records: r.Records, SealedSegments: r.Sealed, SealedRecords: r.SealedRecs,
+		OK: broken == nil, Log: log, Segments: r.Segments, Records: r.Records, SealedSegments: r.Sealed, SealedRecords: r.SealedRecs,
 		Checkpoint: checkpointOf(r.Checkpoint), TornBytes: r.Torn, Strays: r.Strays,
 	}
-	var b *audit.BrokenError
-	if errors.As(err, &b) {
-		v.Broken = &place{b.File, b.Offset, b.What}
-	} else if err != nil {
-		return nil // the error says it all
+	if broken != nil {
+		v.Broken = &place{broken.File, broken.Offset, broken.What}
 	}
 	return a.print(v, func() {
-		if b != nil {
+		if broken != nil {
 			fmt.Fprintf(a.stdout, "broken: %s\n", log)
 			return
 		}

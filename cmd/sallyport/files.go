@@ -36,7 +36,7 @@ func (f *files) read(limit int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // it was only read
 		source = file
 	}
 	data, err := io.ReadAll(io.LimitReader(source, int64(limit)+1))
@@ -124,7 +124,7 @@ func writeFile(path string, data []byte, force bool) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // fails if it was renamed, as it should
+	defer func() { _ = os.Remove(tmp.Name()) }() // fails if it was renamed, as it should
 	_, err = tmp.Write(data)
 	if err == nil {
 		err = tmp.Sync()
