@@ -54,10 +54,22 @@ func (p *Plane) batchEncrypt(ctx context.Context, g Grant, req *datav1.BatchEncr
 	reply.Version = h.Version()
 	reply.Results = make([]*datav1.BatchEncryptResponse_Result, len(items))
 	results := make([]datav1.BatchEncryptResponse_Result, len(items))
+	size := 0
+	for i := range items {
+		c, _ := g.Item(i)
+		size += envelope.SealedSize(suite, c, len(items[i].GetPlaintext()))
+	}
+	slab := make([]byte, 0, size) // one piece of memory for all envelopes
 	each(g, len(items), func(i int) outcome {
 		reply.Results[i] = &results[i]
 		c, _ := g.Item(i)
-		sealed, err := h.AEAD().Seal(nil, items[i].GetPlaintext(), c, suite)
+		start := len(slab)
+		out, err := h.AEAD().Seal(slab, items[i].GetPlaintext(), c, suite)
+		if err != nil {
+			return outcome{err: err}
+		}
+		slab = out
+		sealed := slab[start:len(slab):len(slab)]
 		results[i].Ciphertext = sealed
 		return outcome{sealed, h.Version(), len(items[i].GetPlaintext()), err}
 	}, func(i int, e *datav1.ItemError) {

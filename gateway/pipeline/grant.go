@@ -58,16 +58,27 @@ func (g Grant[C]) NoteEnvelope(envelope []byte) {
 // NoteItem records the outcome of item i of a batch: its envelope (nil if it has
 // none), its version, the bytes of its plaintext, and its fault or nil.
 func (g Grant[C]) NoteItem(i int, envelope []byte, version uint32, size int, f *fault.Error) {
-	item := &auditv1.Item{Version: version, Size: uint64(size)}
+	s := &g.call.subject
+	noted := &s.noted[i]
+	noted.item.Version, noted.item.Size = version, uint64(size) //nolint:gosec // a length
 	if len(envelope) > 0 {
-		digest := sha256.Sum256(envelope)
-		item.EnvelopeDigest = digest[:]
+		noted.digest = sha256.Sum256(envelope)
+		noted.item.EnvelopeDigest = noted.digest[:]
 	}
 	if f != nil {
-		item.Reason = f.Reason.String()
+		noted.item.Reason = f.Reason.String()
 	}
-	item.Context = g.call.pipeline.pseudonyms.hash(nil, g.call.subject.Keyring.Tenant, g.call.subject.contexts[i])
-	g.call.record.Items = append(g.call.record.Items, item)
+	noted.item.Context = g.call.pipeline.pseudonyms.hash(nil, s.Keyring.Tenant, s.contexts[i])
+	if g.call.record.Items == nil {
+		g.call.record.Items = make([]*auditv1.Item, 0, len(s.noted))
+	}
+	g.call.record.Items = append(g.call.record.Items, &noted.item)
+}
+
+// notedItem is what the record says of an item, with its digest in one piece.
+type notedItem struct {
+	item   auditv1.Item
+	digest [sha256.Size]byte
 }
 
 // call is one request on the road. Calls are pooled; nothing may keep one.

@@ -29,6 +29,7 @@ type Subject struct {
 	encryption []map[string]string
 	contexts   []binding.Context
 	faults     []*fault.Error
+	noted      []notedItem
 	// one backs the slices of a request with one context.
 	one struct {
 		encryption [1]map[string]string
@@ -93,6 +94,7 @@ func (s *Subject) SetItems(n int, contextOf func(i int) map[string]string) error
 	s.encryption = make([]map[string]string, n)
 	s.contexts = make([]binding.Context, n)
 	s.faults = make([]*fault.Error, n)
+	s.noted = make([]notedItem, n)
 	for i := range n {
 		s.encryption[i] = contextOf(i)
 		c, err := binding.FromMap(s.encryption[i])
