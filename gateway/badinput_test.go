@@ -103,11 +103,11 @@ func newBadWorld(t *testing.T) *badWorld {
 	small := gatewaytest.WithConfig(func(c *config.Config) { c.Limits.MaxRequestBytes = limit })
 	first := gatewaytest.Start(t, small)
 	w.keyrings(t, first)
-	ask := overGRPC(first, first.Endpoints.Workload)
+	ask := overGRPC(t, first, first.Endpoints.Workload)
 	w.good = ask.must(t, encrypt("attack at dawn", here))
 	w.elsewhere = ask.must(t, encrypt("attack at dawn", here).in(otherKeyring))
 	w.disabled = ask.must(t, encrypt("attack at dawn", here).in(retiredKeyring))
-	w.neighbours = overGRPC(first, first.Register("neighbour", neighbour, false)).
+	w.neighbours = overGRPC(t, first, first.Register("neighbour", neighbour, false)).
 		must(t, encrypt("attack at dawn", here).in(foreignKeyring))
 	retire(t, first)
 	callers := matrixCallers(t, first)
@@ -355,7 +355,7 @@ func TestMessageFarBeyondTheLimit(t *testing.T) {
 	t.Parallel()
 	gw := gatewaytest.Start(t, gatewaytest.WithConfig(func(c *config.Config) { c.Limits.MaxRequestBytes = limit }))
 	q := encrypt(strings.Repeat("x", 4*limit+1))
-	if a := overGRPC(gw, gw.Endpoints.Workload)(t, q); status.Code(a.untyped) != codes.ResourceExhausted {
+	if a := overGRPC(t, gw, gw.Endpoints.Workload)(t, q); status.Code(a.untyped) != codes.ResourceExhausted {
 		t.Errorf("gRPC: %v %v", a.reason, a.untyped)
 	}
 	overREST(t, gw, gw.Endpoints.Workload).refused(t, q, fault.RequestTooLarge)

@@ -123,7 +123,7 @@ type asker func(t *testing.T, q question) answer
 // kept for as long as the test.
 func doors(t *testing.T, gw *gatewaytest.Gateway, p development.Pair) map[string]asker {
 	t.Helper()
-	return map[string]asker{"gRPC": overGRPC(gw, p), "REST": overREST(t, gw, p)}
+	return map[string]asker{"gRPC": overGRPC(t, gw, p), "REST": overREST(t, gw, p)}
 }
 
 // raw is a codec that sends and gives bytes as they are.
@@ -140,8 +140,9 @@ func (raw) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-func overGRPC(gw *gatewaytest.Gateway, p development.Pair) asker {
-	conn := gw.Dial(gw.Endpoints.GRPC, p)
+func overGRPC(t *testing.T, gw *gatewaytest.Gateway, p development.Pair) asker {
+	t.Helper()
+	conn := dial(t, gw, gw.Endpoints.GRPC, p)
 	return func(t *testing.T, q question) answer {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -160,6 +161,17 @@ func overGRPC(gw *gatewaytest.Gateway, p development.Pair) asker {
 		}
 		return a
 	}
+}
+
+// dial connects over gRPC until the test ends.
+func dial(t *testing.T, gw *gatewaytest.Gateway, address string, p development.Pair) *grpc.ClientConn {
+	t.Helper()
+	conn, err := development.Dial(address, gw.Endpoints.CA, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // answerOf gives the reason of a gRPC error.
