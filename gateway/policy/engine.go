@@ -78,8 +78,10 @@ func (s *compiled) decide(r Request, memory *scratch) Decision {
 		memory.entities = entities{} // keeps nobody's request alive
 	}()
 	e := &memory.entities
-	*e = entities{principal: r.Principal, resource: r.Resource.uid(), action: r.Action,
-		tenancy: s.tenancyOf(r.Resource, memory)}
+	*e = entities{
+		principal: r.Principal, resource: r.Resource.uid(), action: r.Action,
+		tenancy: s.tenancyOf(r.Resource, memory),
+	}
 	ask := cedar.Request{
 		Principal: r.Principal.entity.UID,
 		Action:    actionEntities[r.Action].UID,

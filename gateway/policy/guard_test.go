@@ -64,8 +64,10 @@ func TestX2NoCollision(t *testing.T) {
 // not.
 func TestX3LookAlikeTypes(t *testing.T) {
 	list := parseSet(t, permitEverything+`forbid (principal is Sallyport::Operator, action, resource);`)
-	for _, kind := range []cedar.EntityType{"Sallyport::operator", "Operator", "Acme::Operator", "Sallyport::Human",
-		"User", "Sallyport::Workload::Operator", "Sallyport::workload"} {
+	for _, kind := range []cedar.EntityType{
+		"Sallyport::operator", "Operator", "Acme::Operator", "Sallyport::Human",
+		"User", "Sallyport::Workload::Operator", "Sallyport::workload",
+	} {
 		uid := cedar.NewEntityUID(kind, "bob")
 		if decision, _ := cedar.Authorize(list, nil, ask(uid, nil)); decision != cedar.Allow {
 			t.Errorf("%s: the list did know it", kind)
@@ -140,10 +142,12 @@ var strange = []cedar.Value{
 // everything is proved, and never fail to evaluate.
 func TestX19Guards(t *testing.T) {
 	const requests = 240_000
-	principals := []cedar.EntityType{typeWorkload, typeWorkload, typeOperator, typeKeyring, "Workload", "Sallyport::workload",
-		"User", "Sallyport::Human"}
+	principals := []cedar.EntityType{
+		typeWorkload, typeWorkload, typeOperator, typeKeyring, "Workload", "Sallyport::workload",
+		"User", "Sallyport::Human",
+	}
 	resources := []cedar.EntityType{typeKeyring, typeKeyring, typeKeyring, typeTenant, typeGateway, typeWorkload, "Keyring"}
-	random := rand.New(rand.NewPCG(19, 19)) //nolint:gosec // the same requests every time
+	random := rand.New(rand.NewPCG(19, 19))
 	vary := func(m cedar.RecordMap, key cedar.String) {
 		if v := strange[random.IntN(len(strange))]; v == nil {
 			delete(m, key)
@@ -179,8 +183,10 @@ func TestX19Guards(t *testing.T) {
 		} else {
 			ofResource = nil
 		}
-		request := cedar.Request{Principal: principal, Resource: resource, Context: cedar.NewRecord(facts),
-			Action: actionEntities[1+random.IntN(len(actionEntities)-1)].UID}
+		request := cedar.Request{
+			Principal: principal, Resource: resource, Context: cedar.NewRecord(facts),
+			Action: actionEntities[1+random.IntN(len(actionEntities)-1)].UID,
+		}
 
 		tenant := facts["tenant"] != nil && ofResource["tenant"] != nil && facts["tenant"].Equal(ofResource["tenant"])
 		active := facts["state"] == cedar.Value(cedar.String("active"))

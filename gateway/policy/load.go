@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -12,20 +11,21 @@ import (
 
 // LoadDir reads the policy files of a directory, in order of name. What stands
 // beside them must be documents (.md), test cases (.yaml) or hidden. Anything else,
-// such as "payments.ceder" or a directory, is an error, because somebody may believe
-// it to be in force; the error names all of it and wraps ErrInvalid.
+// such as "payments.ceder" or a directory, is a problem, because somebody may believe
+// it to be in force: the error is then a *CompileError with all of them.
 func LoadDir(dir fs.FS) ([]File, error) {
 	entries, err := fs.ReadDir(dir, ".")
 	if err != nil {
 		return nil, err
 	}
 	var files []File
-	var problems []error
+	var problems []Problem
 	for _, e := range entries {
-		switch ext := path.Ext(e.Name()); {
+		ext := path.Ext(e.Name())
+		switch {
 		case strings.HasPrefix(e.Name(), "."):
 		case !e.Type().IsRegular() || ext != ".cedar" && ext != ".md" && ext != ".yaml":
-			problems = append(problems, fmt.Errorf("%w: %s is not a .cedar file", ErrInvalid, e.Name()))
+			problems = append(problems, Problem{File: e.Name(), Message: "not a .cedar file"})
 		case ext == ".cedar":
 			content, err := readFile(dir, e)
 			if err != nil {
@@ -35,7 +35,7 @@ func LoadDir(dir fs.FS) ([]File, error) {
 		}
 	}
 	if len(problems) > 0 {
-		return nil, errors.Join(problems...)
+		return nil, &CompileError{Problems: problems}
 	}
 	return files, nil
 }
@@ -47,7 +47,9 @@ func readFile(dir fs.FS, e fs.DirEntry) (string, error) {
 		return "", err
 	}
 	if info.Size() > maxBytes {
-		return "", fmt.Errorf("%w: %s has more than %d bytes", ErrInvalid, e.Name(), maxBytes)
+		return "", &CompileError{Problems: []Problem{{
+			File: e.Name(), Message: fmt.Sprintf("more than %d bytes", maxBytes),
+		}}}
 	}
 	content, err := fs.ReadFile(dir, e.Name())
 	return string(content), err

@@ -39,8 +39,10 @@ when { context.time > 1 } unless { context.time > 2 };
   Sallyport::Keyring in Sallyport::Tenant::"tenants/acme");
 `)
 	want := []Summary{
-		{"test/one", "test.cedar", 3, "permit", "Workload spiffe://example.org/payments", "plaintext, encrypt",
-			"in Tenant tenants/acme", 2},
+		{
+			"test/one", "test.cedar", 3, "permit", "Workload spiffe://example.org/payments", "plaintext, encrypt",
+			"in Tenant tenants/acme", 2,
+		},
 		{"test/two", "test.cedar", 8, "forbid", "any Operator", "getKeyring", "any Keyring in Tenant tenants/acme", 0},
 	}
 	got := s.Policies()

@@ -11,7 +11,7 @@ import (
 )
 
 // unknownNames gives what a policy's conditions name that the schema does not have.
-// Cedar's validator types "principal has nmae" and "principal is Sallyport::Opreator"
+// Cedar's validator types "principal has nam" and "principal is Sallyport::Opreator"
 // as false and does not look into what follows: for Cedar they are sound, for us
 // they are typing errors, and an unless turns them into permission.
 func unknownNames(p *cedar.Policy) []string {

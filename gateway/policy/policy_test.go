@@ -40,8 +40,10 @@ func decryptCards(t testing.TB) Request {
 		Principal: NewWorkload(payments, "payments", false),
 		Action:    ActionDecrypt,
 		Resource:  mustResource(t, cards),
-		Context: Context{Tenant: "acme", Standing: StandingActive, Chain: ChainMachine, Time: 1_800_000_000,
-			Encryption: map[string]string{"purpose": "billing"}},
+		Context: Context{
+			Tenant: "acme", Standing: StandingActive, Chain: ChainMachine, Time: 1_800_000_000,
+			Encryption: map[string]string{"purpose": "billing"},
+		},
 	}
 }
 
@@ -66,36 +68,60 @@ func TestDecide(t *testing.T) {
 	}{
 		{"nothing permits", ``, ReasonNoPermit, nil},
 		{"everything is permitted", permitAll, ReasonPermitted, []string{"test/all"}},
-		{"its own SPIFFE id", `@id("p") permit (principal == Sallyport::Workload::"spiffe://example.org/payments",
+		{
+			"its own SPIFFE id", `@id("p") permit (principal == Sallyport::Workload::"spiffe://example.org/payments",
 			action == Sallyport::Action::"decrypt", resource == Sallyport::Keyring::"tenants/acme/keyrings/cards");`,
-			ReasonPermitted, []string{"test/p"}},
+			ReasonPermitted,
+			[]string{"test/p"},
+		},
 		{"another SPIFFE id", `@id("p") permit (principal == Sallyport::Workload::"spiffe://example.org/other",
 			action, resource);`, ReasonNoPermit, nil},
-		{"the action's group", `@id("p") permit (principal, action in Sallyport::Action::"plaintext", resource);`,
-			ReasonPermitted, []string{"test/p"}},
-		{"another group", `@id("p") permit (principal, action in Sallyport::Action::"seal", resource);`,
-			ReasonNoPermit, nil},
-		{"the keyring's tenant", `@id("p") permit (principal, action, resource in Sallyport::Tenant::"tenants/acme");`,
-			ReasonPermitted, []string{"test/p"}},
-		{"another tenant", `@id("p") permit (principal, action, resource in Sallyport::Tenant::"tenants/other");`,
-			ReasonNoPermit, nil},
-		{"the encryption context", `@id("p") permit (principal, action, resource)
+		{
+			"the action's group", `@id("p") permit (principal, action in Sallyport::Action::"plaintext", resource);`,
+			ReasonPermitted,
+			[]string{"test/p"},
+		},
+		{
+			"another group", `@id("p") permit (principal, action in Sallyport::Action::"seal", resource);`,
+			ReasonNoPermit, nil,
+		},
+		{
+			"the keyring's tenant", `@id("p") permit (principal, action, resource in Sallyport::Tenant::"tenants/acme");`,
+			ReasonPermitted,
+			[]string{"test/p"},
+		},
+		{
+			"another tenant", `@id("p") permit (principal, action, resource in Sallyport::Tenant::"tenants/other");`,
+			ReasonNoPermit, nil,
+		},
+		{
+			"the encryption context", `@id("p") permit (principal, action, resource)
 			when { context.encryption has purpose && context.encryption.purpose == "billing" };`,
-			ReasonPermitted, []string{"test/p"}},
-		{"another purpose", `@id("p") permit (principal, action, resource)
+			ReasonPermitted,
+			[]string{"test/p"},
+		},
+		{
+			"another purpose", `@id("p") permit (principal, action, resource)
 			when { context.encryption has purpose && context.encryption.purpose == "support" };`,
-			ReasonNoPermit, nil},
+			ReasonNoPermit, nil,
+		},
 		{"a key with a space", `@id("p") permit (principal, action, resource)
 			unless { context.encryption has "a b" };`, ReasonPermitted, []string{"test/p"}},
 		{"the registration", `@id("p") permit (principal is Sallyport::Workload, action, resource)
 			when { principal.id == "payments" && !principal.automation };`, ReasonPermitted, []string{"test/p"}},
 		{"the time", `@id("p") permit (principal, action, resource)
 			when { context.time < 1800000001 && context.tenant == "acme" };`, ReasonPermitted, []string{"test/p"}},
-		{"forbid wins", permitAll + `@id("f") forbid (principal, action, resource in Sallyport::Tenant::"tenants/acme");`,
-			ReasonForbidden, []string{"test/f"}},
-		{"all permits are named, in order", `@id("b") permit (principal, action, resource);
+		{
+			"forbid wins", permitAll + `@id("f") forbid (principal, action, resource in Sallyport::Tenant::"tenants/acme");`,
+			ReasonForbidden,
+			[]string{"test/f"},
+		},
+		{
+			"all permits are named, in order", `@id("b") permit (principal, action, resource);
 			@id("a") permit (principal is Sallyport::Workload, action, resource);`,
-			ReasonPermitted, []string{"test/a", "test/b"}},
+			ReasonPermitted,
+			[]string{"test/a", "test/b"},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -178,13 +204,17 @@ func TestGuardsRefuse(t *testing.T) {
 			r.Principal = NewWorkload(payments, "payments", false)
 		}, "guard:control/administrator"},
 		{"other tenant rotated", rotateCards, func(r *Request) { r.Context.Tenant = "other" }, "guard:control/tenant"},
-		{"inactive operator", rotateCards, func(r *Request) { r.Context.Standing = StandingInactive },
-			"guard:control/active"},
+		{
+			"inactive operator", rotateCards, func(r *Request) { r.Context.Standing = StandingInactive },
+			"guard:control/active",
+		},
 		{"gateway has no tenant", rotateCards, func(r *Request) {
 			r.Action, r.Resource, r.Context.Tenant = ActionLoadPolicy, Gateway, ""
 		}, ""},
-		{"gateway with a tenant", rotateCards, func(r *Request) { r.Action, r.Resource = ActionLoadPolicy, Gateway },
-			"guard:control/tenant"},
+		{
+			"gateway with a tenant", rotateCards, func(r *Request) { r.Action, r.Resource = ActionLoadPolicy, Gateway },
+			"guard:control/tenant",
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -231,9 +261,11 @@ func TestParseResource(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
-	for _, name := range []string{"", "gateway/", "tenants/", "tenants", "tenants/a/", "tenants/a/keyrings",
+	for _, name := range []string{
+		"", "gateway/", "tenants/", "tenants", "tenants/a/", "tenants/a/keyrings",
 		"tenants/a/keyrings/", "tenants//keyrings/b", "tenants/a/keyrings/b/c", "tenants/a/x/keyrings/b",
-		"tenants/a/keyrings/b/keyrings/c", "Tenants/a", " tenants/a"} {
+		"tenants/a/keyrings/b/keyrings/c", "Tenants/a", " tenants/a",
+	} {
 		if r, err := ParseResource(name); err == nil || r.Kind() != 0 {
 			t.Errorf("%q accepted as %+v", name, r)
 		}
@@ -290,7 +322,9 @@ func TestCompileListsAllProblems(t *testing.T) {
 			"@id(\"bad id\") forbid (principal, action, resource);\n" +
 			"@id(\"parse\") forbid (principal, action resource);\n;\n" +
 			"@id(\"open\") permit (principal, action, resource)"},
-		{"../c.cedar", ""}, {"a.cedar", ""}, {"guard:data.cedar", ""},
+		{"../c.cedar", ""},
+		{"a.cedar", ""},
+		{"guard:data.cedar", ""},
 	}
 	_, err := Compile(files)
 	var got *CompileError

@@ -18,8 +18,10 @@ func everything(s *Snapshot, r Request) Decision {
 	tenancy := newTenancy(r.Resource.parent)
 	e := &entities{principal: r.Principal, resource: r.Resource.uid(), action: r.Action, tenancy: tenancy}
 	whole := vocabulary{all: true}
-	request := cedar.Request{Principal: r.Principal.entity.UID, Action: actionEntities[r.Action].UID,
-		Resource: e.resource, Context: whole.record(r.Context)}
+	request := cedar.Request{
+		Principal: r.Principal.entity.UID, Action: actionEntities[r.Action].UID,
+		Resource: e.resource, Context: whole.record(r.Context),
+	}
 	all := candidates{}
 	for i := range s.rules {
 		all = append(all, &s.rules[i])
@@ -101,10 +103,12 @@ func drawRequest(t *rapid.T) Request {
 	r := Request{Action: rapid.SampledFrom(Actions()).Draw(t, "action")}
 	r.Resource = drawResource(t, r.Action.Resource())
 	r.Principal = NewWorkload(fmt.Sprintf("spiffe://w/%d", rapid.IntRange(1, 3).Draw(t, "workload")), "w", !r.Action.DataPlane())
-	r.Context = Context{Tenant: r.Resource.Tenant(), Standing: StandingActive, Chain: ChainMachine,
+	r.Context = Context{
+		Tenant: r.Resource.Tenant(), Standing: StandingActive, Chain: ChainMachine,
 		Time: rapid.Int64Range(0, 10).Draw(t, "time"),
 		Encryption: rapid.MapOf(rapid.SampledFrom([]string{"p", "q", "r"}), rapid.SampledFrom([]string{"", "1", "2"})).
-			Draw(t, "encryption")}
+			Draw(t, "encryption"),
+	}
 	if !r.Action.DataPlane() && rapid.Bool().Draw(t, "human") {
 		r.Principal = NewOperator(rapid.SampledFrom([]string{"alice", "bob"}).Draw(t, "operator"))
 	}
@@ -230,8 +234,10 @@ func TestConcurrentDecisions(t *testing.T) {
 // FuzzCompile: no text makes Compile panic, and none makes it accept what a guard
 // should refuse.
 func FuzzCompile(f *testing.F) {
-	for _, text := range []string{permitAll, `@id("a") forbid (principal, action, resource) when { context.time == 1 };`,
-		`// only a comment`, `;`, `"`, `@id("\u{0}") permit`, manyPolicies(3)} {
+	for _, text := range []string{
+		permitAll, `@id("a") forbid (principal, action, resource) when { context.time == 1 };`,
+		`// only a comment`, `;`, `"`, `@id("\u{0}") permit`, manyPolicies(3),
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -259,9 +265,12 @@ func FuzzDecide(f *testing.F) {
 	f.Add(uint8(ActionDecrypt), cards, "acme", uint8(1), uint8(1), payments, true, true, "purpose", "billing")
 	f.Add(uint8(ActionEncrypt), cards, "acme", uint8(1), uint8(2), "alice", false, true, "", "")
 	f.Fuzz(func(t *testing.T, action uint8, resource, tenant string, standing, chain uint8, name string,
-		workload, automation bool, key, value string) {
-		r := Request{Principal: NewOperator(name), Action: Action(action), Context: Context{Tenant: tenant,
-			Standing: Standing(standing), Chain: Chain(chain), Encryption: map[string]string{key: value}}}
+		workload, automation bool, key, value string,
+	) {
+		r := Request{Principal: NewOperator(name), Action: Action(action), Context: Context{
+			Tenant:   tenant,
+			Standing: Standing(standing), Chain: Chain(chain), Encryption: map[string]string{key: value},
+		}}
 		if workload {
 			r.Principal = NewWorkload(name, name, automation)
 		}

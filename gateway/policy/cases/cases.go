@@ -120,8 +120,10 @@ func (c *Case) prepare() error {
 }
 
 func (c *Case) context(r policy.Resource) policy.Context {
-	out := policy.Context{Tenant: r.Tenant(), Standing: policy.StandingActive, Chain: policy.ChainMachine,
-		Encryption: c.Context.Encryption}
+	out := policy.Context{
+		Tenant: r.Tenant(), Standing: policy.StandingActive, Chain: policy.ChainMachine,
+		Encryption: c.Context.Encryption,
+	}
 	if c.Context.Tenant != nil {
 		out.Tenant = *c.Context.Tenant
 	}
