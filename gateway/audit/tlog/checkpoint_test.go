@@ -78,7 +78,7 @@ func TestCheckpointHasOneForm(t *testing.T) {
 			changed := bytes.Clone(msg)
 			changed[i] = byte(c)
 			if _, err := ParseCheckpoint(changed, key.Public()); err == nil && byte(c) != msg[i] {
-				t.Fatalf("byte %d can be %q", i, c)
+				t.Fatalf("byte %d can be %q", i, byte(c))
 			}
 		}
 	}
