@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -143,8 +144,11 @@ func (p *Plane) setVersionState(ctx context.Context, g Grant, req *controlv1.Set
 	}
 	g.NoteVersion(req.GetVersion())
 	ring, err := p.Keys.SetVersionState(ctx, g.Keyring(), req.GetVersion(), keys.State(req.GetState()), revision)
-	if errors.Is(err, keys.ErrUnknownVersion) {
+	switch {
+	case errors.Is(err, keys.ErrUnknownVersion):
 		return fault.Wrap(fault.NotFound, "the keyring has no such version", err)
+	case errors.Is(err, keys.ErrVersionState):
+		return fault.Wrap(fault.FailedPrecondition, strings.TrimPrefix(err.Error(), "keys: "), err)
 	}
 	if err != nil {
 		return err
