@@ -22,7 +22,7 @@ func (a *app) policyCommand() *cobra.Command {
 func policyFiles(dir string) ([]policy.File, *policy.Snapshot, error) {
 	files, err := policy.LoadDir(os.DirFS(dir))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	if len(files) == 0 {
 		return nil, nil, fmt.Errorf("%s holds no policy file", dir)
