@@ -21,38 +21,32 @@ func LoadDir(dir fs.FS) ([]File, error) {
 	var files []File
 	var problems []Problem
 	for _, e := range entries {
-		ext := path.Ext(e.Name())
-		switch {
-		case strings.HasPrefix(e.Name(), "."):
-		case !e.Type().IsRegular() || ext != ".cedar" && ext != ".md" && ext != ".yaml":
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		info, err := fs.Stat(dir, e.Name()) // of what a link points at, as in a mounted ConfigMap
+		if err != nil {
+			return nil, err
+		}
+		switch ext := path.Ext(e.Name()); {
+		case !info.Mode().IsRegular() || ext != ".cedar" && ext != ".md" && ext != ".yaml":
 			problems = append(problems, Problem{File: e.Name(), Message: "not a .cedar file"})
 		case ext == ".cedar":
-			content, err := readFile(dir, e)
+			if info.Size() > maxBytes {
+				problems = append(problems, Problem{File: e.Name(), Message: fmt.Sprintf("more than %d bytes", maxBytes)})
+				continue
+			}
+			content, err := fs.ReadFile(dir, e.Name())
 			if err != nil {
 				return nil, err
 			}
-			files = append(files, File{Name: e.Name(), Content: content})
+			files = append(files, File{Name: e.Name(), Content: string(content)})
 		}
 	}
 	if len(problems) > 0 {
 		return nil, &CompileError{Problems: problems}
 	}
 	return files, nil
-}
-
-// readFile does not read what Compile would refuse for its size.
-func readFile(dir fs.FS, e fs.DirEntry) (string, error) {
-	info, err := e.Info()
-	if err != nil {
-		return "", err
-	}
-	if info.Size() > maxBytes {
-		return "", &CompileError{Problems: []Problem{{
-			File: e.Name(), Message: fmt.Sprintf("more than %d bytes", maxBytes),
-		}}}
-	}
-	content, err := fs.ReadFile(dir, e.Name())
-	return string(content), err
 }
 
 // Summary says what a policy is about, in words for people.

@@ -3,6 +3,8 @@ package policy
 import (
 	"errors"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/fstest"
 )
@@ -24,6 +26,30 @@ func TestLoadDir(t *testing.T) {
 	}
 	if _, err := LoadDir(fstest.MapFS{"a.cedar": {Mode: fs.ModeNamedPipe}}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a pipe: %v", err)
+	}
+}
+
+// A mounted ConfigMap is a directory of links into a hidden one.
+func TestLoadDirFollowsLinks(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "..data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "..data", "a.cedar"), []byte(permitAll), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(filepath.Join("..data", "a.cedar"), filepath.Join(dir, "a.cedar")); err != nil {
+		t.Fatal(err)
+	}
+	files, err := LoadDir(os.DirFS(dir))
+	if err != nil || len(files) != 1 || files[0].Content != permitAll {
+		t.Errorf("%v, %v", files, err)
+	}
+	if err := os.Symlink("nothing", filepath.Join(dir, "b.cedar")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadDir(os.DirFS(dir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a link to nothing: %v", err)
 	}
 }
 

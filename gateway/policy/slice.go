@@ -46,7 +46,7 @@ func actionsOf(scope ast.IsActionScopeNode) actionSet {
 
 // term is a number for one thing that a principal or resource scope can demand:
 // nothing, an entity type, or an entity to be or to be in.
-type term uint32
+type term int
 
 const (
 	termAny term = iota
