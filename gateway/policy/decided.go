@@ -6,8 +6,9 @@ import "encoding/binary"
 // snapshot is a pure function, so that what can be asked and observed is the whole
 // key: the principal (with the attributes it was made with), the action, the
 // resource, every fact of the gateway's in the context, and of the encryption
-// context what any loaded policy names. Policies that observe the time, or the
-// encryption context as a whole, are evaluated every time.
+// context what any loaded policy names, and the time if one reads it: an answer then
+// holds for the second in which it was given. Policies that observe the encryption
+// context as a whole are evaluated every time.
 //
 // The decisions are the snapshot's own: another policy begins with none.
 // TestMemoryIsSound compares with deciding anew, and fails when a part of the key is
@@ -16,7 +17,7 @@ func (s *compiled) decideOnce(r Request, memory *scratch) Decision {
 	if r.Principal == nil || !r.Action.Valid() || r.Resource.kind != r.Action.Resource() {
 		return Decision{Reason: ReasonRequest}
 	}
-	if s.uses.time || s.uses.all || len(s.uses.order) > maxMemoKeys {
+	if s.uses.all || len(s.uses.order) > maxMemoKeys {
 		return s.decide(r, memory)
 	}
 	memory.asked = s.uses.appendQuestion(memory.asked[:0], r)
@@ -34,6 +35,9 @@ func (s *compiled) decideOnce(r Request, memory *scratch) Decision {
 func (v *vocabulary) appendQuestion(b []byte, r Request) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.Principal.serial)
 	b = append(b, byte(r.Action), byte(r.Resource.kind), byte(r.Context.Standing), byte(r.Context.Chain))
+	if v.time {
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Context.Time)) //nolint:gosec // the same 64 bits
+	}
 	b = appendString(b, r.Resource.name)
 	b = appendString(b, r.Resource.parent)
 	return v.appendKey(b, r.Context)
