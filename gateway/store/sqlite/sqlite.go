@@ -207,7 +207,9 @@ func checkHeader(path string) error {
 	}
 	defer func() { _ = f.Close() }()
 	header := make([]byte, 100)
-	if _, err := f.ReadAt(header, 0); err != nil && !errors.Is(err, io.EOF) {
+	if _, err := f.ReadAt(header, 0); errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %s is too short", ErrForeign, path)
+	} else if err != nil {
 		return err
 	}
 	id := uint32(header[68])<<24 | uint32(header[69])<<16 | uint32(header[70])<<8 | uint32(header[71])

@@ -1,10 +1,13 @@
 package sqlite
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/policy"
@@ -37,7 +40,7 @@ func openOrCreate(t testing.TB, dir string) *Store {
 	return s
 }
 
-// create makes an empty store, closed with the test.
+// newStore makes an empty store, closed with the test.
 func newStore(t testing.TB) (*Store, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -51,4 +54,20 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func at(n int) time.Time { return time.Unix(2_000_000_000+int64(n), 0).UTC() }
+
+// testRing gives a ring as it is in use: one version, wrapped by AWS KMS.
+func testRing(tenant keys.Tenant, id string, n int) keys.Ring {
+	r := keys.Ring{
+		Name: keys.Name{Tenant: tenant, Keyring: id}, Purpose: keys.PurposeAEAD, Created: at(n),
+		RotationPeriod: 90 * 24 * time.Hour, NextRotation: at(n),
+		Versions: []keys.Version{{
+			Number: 1, State: keys.StatePrimary, Created: at(n), Wrapped: bytes.Repeat([]byte{byte(n)}, 280),
+			KEK: "awskms:arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000",
+		}},
+	}
+	binary.BigEndian.PutUint64(r.ID[8:], uint64(n))
+	return r
 }
