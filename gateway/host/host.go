@@ -22,6 +22,7 @@ import (
 
 	"github.com/sallyport/sallyport/gateway"
 	"github.com/sallyport/sallyport/gateway/audit"
+	"github.com/sallyport/sallyport/gateway/audit/journal"
 	"github.com/sallyport/sallyport/gateway/audit/tlog"
 	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/config"
@@ -45,6 +46,7 @@ type Host struct {
 	keys     *keys.Keeper
 	log      *tlog.Log
 	gateway  *gateway.Gateway
+	commits  prometheus.Histogram // of the audit journal
 	listen   transport.Listeners
 	files    []*watched
 	closers  []func() error
@@ -54,7 +56,7 @@ type Host struct {
 // Open opens everything that the configuration names and assembles the gateway.
 // It creates nothing: what is missing is an error that says who makes it.
 func Open(ctx context.Context, c config.Config, o Options) (_ *Host, err error) {
-	h := &Host{config: c, logger: o.Logger, drainFor: c.Limits.DrainTimeout}
+	h := &Host{config: c, logger: o.Logger, commits: newCommits(), drainFor: c.Limits.DrainTimeout}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -152,6 +154,10 @@ func (h *Host) openStore(ctx context.Context) error {
 	return nil
 }
 
+// maxSealLag is how long a closed segment may await sealing before the gateway
+// reports that it is not ready.
+const maxSealLag = time.Minute
+
 // closeTimeout bounds the last flush of the audit log.
 const closeTimeout = 10 * time.Second
 
@@ -170,6 +176,7 @@ func (h *Host) openLog(ctx context.Context) error {
 	}
 	h.log, err = tlog.Open(ctx, tlog.Config{
 		Dir: a.Directory, Key: key, SegmentAge: a.SegmentAge, Timeout: a.AppendTimeout, Logger: h.logger,
+		MaxLag: a.SegmentAge + maxSealLag, OnCommit: func(c journal.Commit) { h.commits.Observe(c.Sync.Seconds()) },
 	})
 	if err != nil {
 		return fmt.Errorf("audit.directory: %w", err)

@@ -24,6 +24,13 @@ func (h *Host) checks() []transport.Check {
 	}
 }
 
+func newCommits() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "sallyport_audit_commit_seconds", Help: "Time to make a batch of records durable.",
+		Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12),
+	})
+}
+
 // registerMetrics exposes what the rooms below count. No label names a tenant, a
 // keyring or a caller.
 func (h *Host) registerMetrics(reg *prometheus.Registry) {
@@ -43,5 +50,6 @@ func (h *Host) registerMetrics(reg *prometheus.Registry) {
 	counter("sallyport_store_queries_total", "Reads and writes of the store.", h.store.Queries)
 	counter("sallyport_audit_records_total", "Records made durable.", func() uint64 { return h.log.Stats().Records })
 	counter("sallyport_audit_batches_total", "Batches of records: one write and one sync each.", func() uint64 { return h.log.Stats().Batches })
+	reg.MustRegister(h.commits)
 	gauge("sallyport_audit_seal_lag_seconds", "Age of the oldest closed segment that awaits sealing.", func() float64 { return h.log.Stats().Lag.Seconds() })
 }
