@@ -224,6 +224,9 @@ func (b *bench) conditions() string {
 TLS 1.3 with client certificates; gRPC callers share a connection, REST: %s.
 %d rounds of %v, in turns; medians of rounds. CPU is user and system time of the server.
 Allocations are of the whole server process. × floor: server CPU to that of the gRPC floor.
+ops/floor, p99/floor, beyond floor: compared with the floor of the same transport.
+others: the share of the processors that neither the server nor the load used; beyond a
+tenth, rates and latencies mean little, and CPU times are too high.
 `, runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), fileSystem(b.dir), protocol, b.rounds, b.duration)
 }
 

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
+	"github.com/sallyport/sallyport/cmd/hammer/internal/child"
 	"github.com/sallyport/sallyport/cmd/hammer/internal/loop"
 	"github.com/sallyport/sallyport/cmd/hammer/internal/target"
 )
@@ -40,6 +44,7 @@ type cell struct {
 type sample struct {
 	result  *loop.Result
 	cpu     time.Duration
+	others  figure // the share of the machine that neither server nor load used
 	mallocs figure
 	kms     figure
 	store   figure
@@ -94,7 +99,7 @@ func (s *system) sample(ctx context.Context, callers int, d time.Duration, call 
 	if err != nil {
 		return sample{}, err
 	}
-	start, err := s.server.CPU()
+	start, err := s.usage()
 	if err != nil {
 		return sample{}, err
 	}
@@ -102,7 +107,7 @@ func (s *system) sample(ctx context.Context, callers int, d time.Duration, call 
 	if err := s.server.Settle(ctx); err != nil {
 		return sample{}, err
 	}
-	end, err := s.server.CPU()
+	end, err := s.usage()
 	if err != nil {
 		return sample{}, err
 	}
@@ -119,7 +124,34 @@ func (s *system) sample(ctx context.Context, callers int, d time.Duration, call 
 		}
 		return none
 	}
-	return sample{r, end - start, grown(target.Mallocs), million * grown(target.KMSCalls), million * grown(target.StoreQueries)}, nil
+	return sample{
+		result: r, cpu: end.server - start.server, others: end.others(start),
+		mallocs: grown(target.Mallocs), kms: million * grown(target.KMSCalls), store: million * grown(target.StoreQueries),
+	}, nil
+}
+
+// usage is how much processor time was used until a moment, and by whom.
+type usage struct {
+	at                      time.Time
+	machine, server, hammer time.Duration
+}
+
+func (s *system) usage() (usage, error) {
+	u := usage{at: time.Now()}
+	var own syscall.Rusage
+	var errs [3]error
+	u.machine, errs[0] = child.Machine()
+	u.server, errs[1] = s.server.CPU()
+	errs[2] = syscall.Getrusage(syscall.RUSAGE_SELF, &own)
+	u.hammer = time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	return u, errors.Join(errs[:]...)
+}
+
+// others is the share of the machine's processors that somebody else used since an
+// earlier moment.
+func (u usage) others(since usage) figure {
+	used := (u.machine - since.machine) - (u.server - since.server) - (u.hammer - since.hammer)
+	return figure(max(used, 0)) / figure(u.at.Sub(since.at)) / figure(runtime.NumCPU())
 }
 
 // rows makes a row of each system's samples.
@@ -140,6 +172,7 @@ func (c cell) rows(samples [][]sample) []row {
 		x.Allocs = median(samples[i], func(s sample) figure { return s.mallocs })
 		x.KMS = median(samples[i], func(s sample) figure { return s.kms })
 		x.Store = median(samples[i], func(s sample) figure { return s.store })
+		x.Others = median(samples[i], func(s sample) figure { return s.others })
 		if c.work.Items > 0 {
 			x.PerItem = x.CPU / figure(c.work.Items)
 		}

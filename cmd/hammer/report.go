@@ -57,6 +57,7 @@ type row struct {
 	PerItem    figure `json:"server_cpu_us_per_item"`    // of a batch
 	KMS        figure `json:"kms_calls_per_million_ops"` // from the server's metrics
 	Store      figure `json:"store_queries_per_million"` // from the server's metrics
+	Others     figure `json:"others_share"`              // of the machine's processors, used by others meanwhile
 	Items      int    `json:"items,omitempty"`           // in a batch
 	Context    string `json:"context,omitempty"`         // "constant", or "fresh" for another in each call, or "none"
 	Audit      string `json:"audit"`                     // "durable", or "none"
@@ -72,7 +73,7 @@ type row struct {
 func newRow(system, op string) row {
 	return row{
 		System: system, Op: op, OpsPerS: none, P50: none, P99: none, CPU: none, Ratio: none, RatioREST: none,
-		RateRatio: none, P99Ratio: none, Allocs: none, Beyond: none, PerItem: none, KMS: none, Store: none,
+		RateRatio: none, P99Ratio: none, Allocs: none, Beyond: none, PerItem: none, KMS: none, Store: none, Others: none,
 		Audit: "none", MeasuredAt: time.Now().UTC().Format(time.RFC3339),
 	}
 }
@@ -136,7 +137,7 @@ func (r *report) write(rows ...row) error {
 	return nil
 }
 
-const columns = "system\top\tbytes\tcallers\tops/s\tp50 ms\tp99 ms\tCPU µs/op\t× floor\t× REST floor\tops of floor\tallocs\tbeyond floor\tKMS/M\tstore/M\t"
+const columns = "system\top\tbytes\tcallers\tops/s\tp50 ms\tp99 ms\tCPU µs/op\t× floor\t× REST floor\tops/floor\tp99/floor\tallocs\tbeyond floor\tKMS/M\tstore/M\tothers\t"
 
 // render writes the table and the facts.
 func (r *report) render(w io.Writer) error {
@@ -150,9 +151,9 @@ func (r *report) render(w io.Writer) error {
 			}
 			last = group
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", x.System, x.title(), x.Size, x.Callers,
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", x.System, x.title(), x.Size, x.Callers,
 			x.OpsPerS.text(0), x.P50.text(2), x.P99.text(2), x.CPU.text(1), x.Ratio.text(2), x.RatioREST.text(2),
-			x.RateRatio.percent(), x.Allocs.text(0), x.Beyond.text(0), x.KMS.text(1), x.Store.text(1))
+			x.RateRatio.percent(), x.P99Ratio.text(2), x.Allocs.text(0), x.Beyond.text(0), x.KMS.text(1), x.Store.text(1), x.Others.percent())
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -20,7 +20,7 @@ func round(ops uint64, cpu time.Duration, mallocs float64) sample {
 	for range ops {
 		r.Latency.Add(time.Duration(1e9 / ops))
 	}
-	return sample{r, cpu, figure(mallocs), 0, 0}
+	return sample{result: r, cpu: cpu, mallocs: figure(mallocs)}
 }
 
 // TestRows compares two systems by hand-made rounds: a ratio is of the same round,

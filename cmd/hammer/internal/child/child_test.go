@@ -66,3 +66,18 @@ func TestParseStat(t *testing.T) {
 		}
 	}
 }
+
+func TestParseMachine(t *testing.T) {
+	stat := "cpu  100 20 30 4000 500 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
+	if d, err := parseMachine([]byte(stat)); err != nil || d != 1710*time.Millisecond {
+		t.Errorf("%v, %v", d, err)
+	}
+	for _, bad := range []string{"", "intr 1 2 3 4 5 6 7 8 9", "cpu  1 2 3 4", "cpu  1 x 3 4 5 6 7 8"} {
+		if _, err := parseMachine([]byte(bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+	if d, err := Machine(); err != nil || d <= 0 {
+		t.Errorf("%v, %v", d, err)
+	}
+}

@@ -41,6 +41,35 @@ func parseStat(stat []byte) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
+// Machine is the processor time that was used on the whole machine since it started,
+// by anybody; what a hypervisor took away is used too.
+func Machine() (time.Duration, error) {
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	return parseMachine(stat)
+}
+
+// parseMachine adds user, nice, system, irq, softirq and steal (proc_stat(5)); guests
+// are in user and nice already.
+func parseMachine(stat []byte) (time.Duration, error) {
+	line, _, _ := bytes.Cut(stat, []byte("\n"))
+	fields := bytes.Fields(line)
+	if len(fields) < 9 || string(fields[0]) != "cpu" {
+		return 0, fmt.Errorf("not the form of /proc/stat: %q", line)
+	}
+	var ticks uint64
+	for _, n := range []int{1, 2, 3, 6, 7, 8} {
+		v, err := strconv.ParseUint(string(fields[n]), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("not the form of /proc/stat: %w", err)
+		}
+		ticks += v
+	}
+	return time.Duration(ticks) * clockTick, nil
+}
+
 const (
 	settlePoll  = 100 * time.Millisecond
 	settleLimit = 3 * time.Second
