@@ -44,6 +44,7 @@ servers: ## Install the real servers that tests talk to
 
 tools: proto-tools $(TOOLS)/golangci-lint ## Build the pinned development tools
 proto-tools: $(PROTO_TOOLS) $(TOOLS)/protoc-gen-go build/googleapis
+	@:
 
 $(TOOLS)/buf: TOOL = github.com/bufbuild/buf/cmd/buf
 $(TOOLS)/protoc-gen-go-grpc: TOOL = google.golang.org/grpc/cmd/protoc-gen-go-grpc
