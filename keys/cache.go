@@ -2,213 +2,175 @@ package keys
 
 import (
 	"hash/maphash"
-	"math/rand/v2"
+	"math/bits"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
-// versionsPerEntry bounds the opened versions of one keyring in memory.
-const versionsPerEntry = 16
+// ways is how many entries share a set of the cache.
+const ways = 8
 
-// entry is a keyring in memory. The ring does not change; a change makes another
-// entry. Opened versions are added to a map that is replaced, so that readers
-// take no lock.
-type entry struct {
-	ring    Ring
-	primary uint32 // 0 for none
-	missing bool   // the keyring does not exist
-	expires time.Time
+// cache is a bounded map. Looking up takes no lock and allocates nothing; changes
+// lock one set. Each entry states its cost, and when the sum exceeds the limit a
+// clock hand evicts entries that were not looked up since it last came by. A set
+// that is full evicts among its own, so the bound holds by construction, and the
+// limit may in rare cases not be reached.
+type cache[K comparable, V any] struct {
+	seed    maphash.Seed
+	sets    []set[K, V] // a power of two
+	limit   int64
+	cost    atomic.Int64
+	entries atomic.Int64
+	evicted atomic.Uint64
 
-	refreshNanos atomic.Int64 // when the next refresh is due
-	used         atomic.Bool  // since the clock hand last passed
-	mu           sync.Mutex   // held to replace handles
-	handles      atomic.Pointer[map[uint32]*Handle]
+	sweep sync.Mutex
+	hand  int // guarded by sweep
 }
 
-func newEntry(r Ring, now time.Time, refreshAfter, maxStaleness time.Duration) *entry {
-	e := &entry{ring: r, expires: now.Add(maxStaleness)}
-	e.refreshNanos.Store(now.Add(refreshAfter - rand.N(refreshAfter/5+1)).UnixNano()) //nolint:gosec // spreads load
-	for _, v := range r.Versions {
-		if v.State == StatePrimary {
-			e.primary = v.Number
-		}
+type set[K comparable, V any] struct {
+	mu   sync.Mutex // writers
+	ways [ways]atomic.Pointer[slot[K, V]]
+}
+
+// slot is one entry; all but touched never change.
+type slot[K comparable, V any] struct {
+	key     K
+	value   V
+	cost    int64
+	touched atomic.Bool // looked up since the hand came by
+}
+
+// newCache makes a cache for entries that typically cost as much as given. It has
+// twice the room that they need, so that sets rarely fill before the limit does.
+func newCache[K comparable, V any](limit, typical int64) *cache[K, V] {
+	sets := max(1, 2*limit/typical/ways)
+	return &cache[K, V]{
+		seed:  maphash.MakeSeed(),
+		sets:  make([]set[K, V], 1<<bits.Len64(uint64(sets-1))),
+		limit: limit,
 	}
-	e.handles.Store(&map[uint32]*Handle{})
-	return e
 }
 
-func (e *entry) refreshAt() time.Time { return time.Unix(0, e.refreshNanos.Load()) }
+func (c *cache[K, V]) set(key K) *set[K, V] {
+	return &c.sets[maphash.Comparable(c.seed, key)&uint64(len(c.sets)-1)]
+}
 
-func (e *entry) handle(version uint32) *Handle { return (*e.handles.Load())[version] }
-
-// put adds an opened version. Beyond versionsPerEntry another one makes room.
-func (e *entry) put(h *Handle) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	old := *e.handles.Load()
-	next := make(map[uint32]*Handle, len(old)+1)
-	for v, known := range old {
-		if v == h.version || len(next) >= versionsPerEntry-1 && v != e.primary {
-			wipeLater(known)
+func (c *cache[K, V]) get(key K) (value V, ok bool) {
+	s := c.set(key)
+	for i := range s.ways {
+		e := s.ways[i].Load()
+		if e == nil || e.key != key {
 			continue
 		}
-		next[v] = known
+		if !e.touched.Load() { // do not dirty the cache line of a hot entry
+			e.touched.Store(true)
+		}
+		return e.value, true
 	}
-	next[h.version] = h
-	e.handles.Store(&next)
+	return value, false
 }
 
-// wipeDelay is longer than any call that can hold a handle.
-const wipeDelay = time.Minute
-
-// wipeLater wipes a handle when no call can be using it any more.
-func wipeLater(h *Handle) { time.AfterFunc(wipeDelay, h.wipe) }
-
-func (e *entry) wipeLater() {
-	for _, h := range *e.handles.Load() {
-		wipeLater(h)
-	}
-}
-
-// cache holds entries, bounded in number. It is sharded, so that readers on many
-// cores do not meet on one lock; each shard evicts by the CLOCK algorithm
-// (Corbató 1968), which needs no write lock for a hit.
-type cache struct {
-	seed      maphash.Seed
-	shards    []shard
-	evictions atomic.Uint64
-}
-
-type shard struct {
-	mu      sync.RWMutex
-	entries map[Name]*entry
-	ring    []Name // of the clock
-	hand    int
-	max     int
-	// epoch counts the drops: what was read before one is not kept after it.
-	epoch uint64
-}
-
-const maxShards = 64
-
-func newCache(entries int) *cache {
-	n := min(maxShards, max(1, entries/16))
-	c := &cache{seed: maphash.MakeSeed(), shards: make([]shard, n)}
-	for i := range c.shards {
-		c.shards[i] = shard{entries: map[Name]*entry{}, max: max(1, entries/n)}
-	}
-	return c
-}
-
-func (c *cache) shard(n Name) *shard {
-	return &c.shards[maphash.Comparable(c.seed, n)%uint64(len(c.shards))]
-}
-
-func (c *cache) get(n Name) (*entry, bool) {
-	s := c.shard(n)
-	s.mu.RLock()
-	e, ok := s.entries[n]
-	s.mu.RUnlock()
-	if ok && !e.used.Load() {
-		e.used.Store(true)
-	}
-	return e, ok
-}
-
-// epoch is to be read before the store is, and given to put.
-func (c *cache) epoch(n Name) uint64 {
-	s := c.shard(n)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.epoch
-}
-
-// put keeps an entry that was read in the given epoch, and reports whether it
-// did: not if something of the shard was dropped since.
-func (c *cache) put(n Name, e *entry, epoch uint64) bool {
-	s := c.shard(n)
+// put stores an entry, in place of one with the same key, if admit still says so
+// when nobody else can change the set.
+func (c *cache[K, V]) put(key K, value V, cost int64, admit func() bool) {
+	e := &slot[K, V]{key: key, value: value, cost: cost}
+	e.touched.Store(true) // a new entry survives the hand once
+	s := c.set(key)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.epoch != epoch {
-		return false
+	if admit() {
+		c.replace(s.place(key), e)
 	}
-	if old, ok := s.entries[n]; ok {
-		old.wipeLater()
-		s.entries[n] = e
-		return true
+	s.mu.Unlock()
+	if c.cost.Load() > c.limit {
+		c.shrink()
 	}
-	if len(s.entries) < s.max {
-		s.ring = append(s.ring, n)
-	} else {
-		s.makeRoom(n)
-		c.evictions.Add(1)
-	}
-	s.entries[n] = e
-	return true
 }
 
-// makeRoom gives the slot of an entry that was not used since the hand last passed
-// to n.
-func (s *shard) makeRoom(n Name) {
-	for {
-		old := s.ring[s.hand]
-		e, ok := s.entries[old]
-		if !ok || !e.used.Swap(false) {
-			if ok {
-				e.wipeLater()
-				delete(s.entries, old)
-			}
-			s.ring[s.hand] = n
-			s.hand = (s.hand + 1) % len(s.ring)
+// place finds the way for a key: its own, an empty one, or that of an entry that
+// gives way. The set's lock is held.
+func (s *set[K, V]) place(key K) *atomic.Pointer[slot[K, V]] {
+	var empty, idle *atomic.Pointer[slot[K, V]]
+	for i := range s.ways {
+		w := &s.ways[i]
+		switch e := w.Load(); {
+		case e == nil:
+			empty = w
+		case e.key == key:
+			return w
+		case !e.touched.Swap(false):
+			idle = w
+		}
+	}
+	switch {
+	case empty != nil:
+		return empty
+	case idle != nil:
+		return idle
+	}
+	return &s.ways[0]
+}
+
+// replace changes one way and the sums; e may be nil. The set's lock is held.
+func (c *cache[K, V]) replace(w *atomic.Pointer[slot[K, V]], e *slot[K, V]) {
+	old := w.Swap(e)
+	if e != nil {
+		c.cost.Add(e.cost)
+		c.entries.Add(1)
+	}
+	if old != nil {
+		c.cost.Add(-old.cost)
+		c.entries.Add(-1)
+		if e != nil && e.key != old.key {
+			c.evicted.Add(1)
+		}
+	}
+}
+
+// shrink moves the hand until the cost is within the limit. Two rounds suffice: the
+// first takes the marks away, the second the entries.
+func (c *cache[K, V]) shrink() {
+	c.sweep.Lock()
+	defer c.sweep.Unlock()
+	for range 2*len(c.sets) + 1 {
+		if c.cost.Load() <= c.limit {
 			return
 		}
-		s.hand = (s.hand + 1) % len(s.ring)
+		c.hand = (c.hand + 1) % len(c.sets)
+		s := &c.sets[c.hand]
+		s.mu.Lock()
+		for i := range s.ways {
+			w := &s.ways[i]
+			if e := w.Load(); e != nil && !e.touched.Swap(false) && c.cost.Load() > c.limit {
+				c.replace(w, nil)
+				c.evicted.Add(1)
+			}
+		}
+		s.mu.Unlock()
 	}
 }
 
-func (c *cache) drop(n Name) {
-	s := c.shard(n)
+func (c *cache[K, V]) delete(key K) {
+	s := c.set(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.epoch++
-	if e, ok := s.entries[n]; ok {
-		e.wipeLater()
-		delete(s.entries, n)
-		for i, name := range s.ring {
-			if name == n {
-				s.ring[i] = s.ring[len(s.ring)-1]
-				s.ring = s.ring[:len(s.ring)-1]
-				s.hand = 0
-				break
-			}
+	for i := range s.ways {
+		if w := &s.ways[i]; w.Load() != nil && w.Load().key == key {
+			c.replace(w, nil)
 		}
 	}
 }
 
-func (c *cache) len() int {
-	total := 0
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.mu.RLock()
-		total += len(s.entries)
-		s.mu.RUnlock()
-	}
-	return total
-}
-
-// wipe wipes everything at once: nothing may be using it.
-func (c *cache) wipe() {
-	for i := range c.shards {
-		s := &c.shards[i]
+// each calls f for every entry and removes those for which it returns true. It
+// visits the whole table: for control changes, not for requests.
+func (c *cache[K, V]) each(f func(key K, value V) (remove bool)) {
+	for i := range c.sets {
+		s := &c.sets[i]
 		s.mu.Lock()
-		for n, e := range s.entries {
-			for _, h := range *e.handles.Load() {
-				h.wipe()
+		for j := range s.ways {
+			if w := &s.ways[j]; w.Load() != nil && f(w.Load().key, w.Load().value) {
+				c.replace(w, nil)
 			}
-			delete(s.entries, n)
 		}
-		s.ring, s.hand = nil, 0
 		s.mu.Unlock()
 	}
 }

@@ -1,0 +1,144 @@
+package keys
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/sallyport/sallyport/crypto/binding"
+	"github.com/sallyport/sallyport/crypto/envelope"
+)
+
+func always() bool { return true }
+
+func TestCacheHoldsWhatFits(t *testing.T) {
+	c := newCache[int, int](1000, 1)
+	for i := range 500 {
+		c.put(i, -i, 1, always)
+	}
+	for i := range 500 {
+		if v, ok := c.get(i); !ok || v != -i {
+			t.Fatalf("%d: %d, %t", i, v, ok)
+		}
+	}
+	c.put(7, 70, 3, always)
+	c.put(8, 80, 1, func() bool { return false })
+	if v, _ := c.get(7); v != 70 || c.cost.Load() != 502 || c.entries.Load() != 500 || c.evicted.Load() != 0 {
+		t.Errorf("after a replacement: %d, cost %d, %d entries, %d evicted", v, c.cost.Load(), c.entries.Load(), c.evicted.Load())
+	}
+	if v, _ := c.get(8); v != -8 {
+		t.Error("what was not admitted is there")
+	}
+	c.delete(7)
+	if _, ok := c.get(7); ok || c.cost.Load() != 499 {
+		t.Errorf("after a deletion: %t, cost %d", ok, c.cost.Load())
+	}
+	c.each(func(k, _ int) bool { return k%2 == 0 })
+	if c.entries.Load() != 249 || c.cost.Load() != 249 {
+		t.Errorf("half of it: %d entries, cost %d", c.entries.Load(), c.cost.Load())
+	}
+}
+
+// TestCacheIsBounded, in cost, whatever single entries cost, while several write.
+func TestCacheIsBounded(t *testing.T) {
+	const limit = 1000
+	c := newCache[int, int](limit, 1)
+	var group sync.WaitGroup
+	for w := range 4 {
+		group.Go(func() {
+			for i := range 20_000 {
+				key := i*4 + w
+				c.put(key, key, int64(1+key%50), always)
+				if v, ok := c.get(key - 40); ok && v != key-40 {
+					t.Errorf("key %d has value %d", key-40, v)
+				}
+			}
+		})
+	}
+	group.Wait()
+	var cost, entries int64
+	c.each(func(k, _ int) bool { cost += int64(1 + k%50); entries++; return false })
+	if cost > limit || cost != c.cost.Load() || entries != c.entries.Load() {
+		t.Errorf("%d entries cost %d of %d, counted %d and %d", entries, cost, limit, c.entries.Load(), c.cost.Load())
+	}
+	if c.evicted.Load() == 0 {
+		t.Error("nothing was evicted")
+	}
+}
+
+// TestCacheKeepsWhatIsUsed while strangers pass through.
+func TestCacheKeepsWhatIsUsed(t *testing.T) {
+	c := newCache[int, int](1000, 1)
+	for i := range 100_000 {
+		c.put(1000+i, 0, 1, always)
+		c.put(i%100, 0, 1, always)
+		for hot := range 10 {
+			if _, ok := c.get(hot); !ok && i > 100 {
+				c.put(hot, 0, 1, always)
+			}
+		}
+	}
+	lost := 0
+	for hot := range 100 {
+		if _, ok := c.get(hot); !ok {
+			lost++
+		}
+	}
+	if lost > 10 {
+		t.Errorf("%d of 100 keys in use were evicted", lost)
+	}
+}
+
+// TestMemory measures what the stated sizes claim, in bytes for each entry.
+func TestMemory(t *testing.T) {
+	const n = 2000
+	var kept []any
+	measure := func(what string, stated int64, make func(i int) any) {
+		runtime.GC()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for i := range n {
+			kept = append(kept, make(i))
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n
+		t.Logf("%s: %d bytes each, stated %d", what, each, stated)
+		if each > stated {
+			t.Errorf("%s: %d bytes each, stated %d", what, each, stated)
+		}
+	}
+	k := &Keeper{config: Config{Deployment: "deployment", Environment: "production"}}
+	name := func(i int) Name { return Name{Tenant(fmt.Sprintf("tenant-%d", i)), fmt.Sprintf("keyring-%d", i)} }
+	for _, p := range []Purpose{PurposeAEAD, PurposeDeterministic, PurposeMAC} {
+		measure(p.String(), handleCost, func(i int) any {
+			keyset, err := newKeyset(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := name(i)
+			h, err := k.handle(keyset, k.binding(n, envelope.KeyringID{1}, p, 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.aead != nil { // what its first use keeps
+				if _, err := h.aead.Seal(nil, nil, binding.Context{}, envelope.SuiteStandard); err != nil {
+					t.Fatal(err)
+				}
+			}
+			key := versionName{n, 1}
+			return &slot[versionName, *loaded[*opened]]{key: key, value: &loaded[*opened]{value: &opened{h, nil}}}
+		})
+	}
+	const versions, wrapped = 4, 200
+	stated := (&view{versions: []viewVersion{{wrapped: make([]byte, wrapped)}}}).cost()*1 + (versions-1)*(versionCost+wrapped)
+	measure("keyring", stated, func(i int) any {
+		v := &view{versions: make([]viewVersion, versions)}
+		for j := range v.versions {
+			v.versions[j].wrapped = make([]byte, wrapped)
+		}
+		return &slot[Name, *loaded[*view]]{key: name(i), value: &loaded[*view]{value: v}}
+	})
+	runtime.KeepAlive(kept)
+}
