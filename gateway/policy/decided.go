@@ -36,7 +36,7 @@ func (v *vocabulary) appendQuestion(b []byte, r Request) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.Principal.serial)
 	b = append(b, byte(r.Action), byte(r.Resource.kind), byte(r.Context.Standing), byte(r.Context.Chain))
 	if v.time {
-		b = binary.BigEndian.AppendUint64(b, uint64(r.Context.Time)) //nolint:gosec // the same 64 bits
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Context.Time))
 	}
 	b = appendString(b, r.Resource.name)
 	b = appendString(b, r.Resource.parent)
