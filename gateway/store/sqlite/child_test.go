@@ -31,8 +31,11 @@ const childVariable = "SALLYPORT_SQLITE_CHILD"
 
 func TestMain(m *testing.M) {
 	name, path, ok := strings.Cut(os.Getenv(childVariable), ":")
-	if !ok {
+	switch {
+	case !ok:
 		os.Exit(m.Run())
+	case name == "create":
+		createForever(path)
 	}
 	s, err := Open(context.Background(), path)
 	if err == nil {
@@ -77,6 +80,22 @@ func TestLockedByAnotherProcess(t *testing.T) {
 	must(t, cmd.Process.Kill())
 	_ = cmd.Wait()
 	must(t, closed(Open(t.Context(), path))) // nothing to clean up after it
+}
+
+// createForever makes stores in a directory until it is killed.
+func createForever(dir string) {
+	for n := 0; ; n++ {
+		fmt.Println("begin", n)
+		s, err := Create(context.Background(), filepath.Join(dir, fmt.Sprint(n)))
+		if err == nil {
+			fmt.Println("made", n)
+			err = s.Close()
+		}
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
 }
 
 // writeForever writes until it is killed, and says of each write when it has

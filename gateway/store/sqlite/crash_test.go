@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
@@ -49,6 +50,35 @@ func TestKill(t *testing.T) {
 		acked = checkAfterKill(t, path, acked)
 	}
 	t.Logf("%d kills, %d acknowledged writes", kills, writes)
+}
+
+// A store whose making was interrupted is whole or not there, and can be made.
+func TestKillCreate(t *testing.T) {
+	missing := 0
+	const tries = 15
+	for range tries {
+		dir := t.TempDir()
+		cmd, out := child(t, "create", dir)
+		said, err := out.ReadString('\n')
+		must(t, err)
+		kill := time.AfterFunc(time.Duration(rand.Int64N(int64(60*time.Millisecond))), func() { _ = cmd.Process.Kill() })
+		said += readAll(out)
+		kill.Stop()
+		_ = cmd.Wait()
+		last := strings.Count(said, "begin") - 1
+		for n := range last + 1 {
+			path := filepath.Join(dir, fmt.Sprint(n))
+			s, err := Open(t.Context(), path)
+			if errors.Is(err, fs.ErrNotExist) && n == last && !strings.Contains(said, fmt.Sprintf("made %d\n", n)) {
+				missing++
+				s, err = Create(t.Context(), path)
+			}
+			must(t, err)
+			must(t, s.CreateTenant(t.Context(), "t", at(0)))
+			must(t, s.Close())
+		}
+	}
+	t.Logf("%d of %d were interrupted before the store had its name", missing, tries)
 }
 
 // checkAfterKill compares the store with what was acknowledged, completes the round

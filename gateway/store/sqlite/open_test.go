@@ -10,9 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/keys"
@@ -63,6 +65,20 @@ func TestCreateAfterCrash(t *testing.T) {
 	cancel()
 	wantError(t, closed(Create(ctx, filepath.Join(other, "store.db"))), context.Canceled)
 	wantFiles(t, other, "store.db.lock")
+}
+
+// Two that create at once are kept apart by the lock; somebody else's file, made in
+// the meantime, is not replaced either.
+func TestCreateReplacesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store.db")
+	must(t, os.WriteFile(path, []byte("precious"), 0o600))
+	wantError(t, create(t.Context(), path), fs.ErrExist)
+	content, err := os.ReadFile(path)
+	must(t, err)
+	if string(content) != "precious" {
+		t.Fatal("the file was replaced")
+	}
+	wantFiles(t, filepath.Dir(path), "store.db")
 }
 
 func TestOpenMakesNothing(t *testing.T) {
@@ -172,6 +188,25 @@ func TestOddPaths(t *testing.T) {
 	}
 }
 
+// A store whose file is gone fails, and does not go on with a new and empty one.
+func TestFileGone(t *testing.T) {
+	s, path := newStore(t)
+	must(t, s.CreateTenant(t.Context(), "t", at(0)))
+	s.read.SetMaxIdleConns(0) // every read opens the file again
+	must(t, os.Rename(path, path+".away"))
+	_, err := s.Tenants(t.Context(), "", 9)
+	wantError(t, err, keys.ErrStore)
+	if s.Ping(t.Context()) == nil {
+		t.Fatal("the store says that it is well")
+	}
+	must(t, os.Rename(path+".away", path)) // and no other has come in its place
+	rows, err := s.Tenants(t.Context(), "", 9)
+	must(t, err)
+	if len(rows) != 1 {
+		t.Fatal("the tenant is gone")
+	}
+}
+
 // A relative path means the same file for as long as the store is open, also for
 // connections that are made later.
 func TestRelativePath(t *testing.T) {
@@ -247,6 +282,27 @@ func wantPragmas(t *testing.T, s *Store) {
 	}
 }
 
+// docs/operations/store.md tells operators to back up like this, while the gateway
+// runs.
+func TestBackup(t *testing.T) {
+	s, path := newStore(t)
+	must(t, s.CreateTenant(t.Context(), "t", at(0)))
+	r := testRing("t", "r", 1)
+	must(t, s.CreateRing(t.Context(), r))
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	execSQL(t, path, "VACUUM INTO '"+backup+"'")
+	must(t, s.CreateRing(t.Context(), testRing("t", "later", 2)))
+	restored, err := Open(t.Context(), backup)
+	must(t, err)
+	defer restored.Close()
+	rings, err := restored.Rings(t.Context(), keys.RingQuery{Tenant: "t", Limit: 9})
+	must(t, err)
+	r.Revision = 1
+	if !reflect.DeepEqual(rings, []keys.Ring{r}) {
+		t.Fatalf("the backup has %+v", rings)
+	}
+}
+
 // What a destroyed version was wrapped as must not stay in the file.
 func TestDestroyedKeysAreOverwritten(t *testing.T) {
 	s, path := newStore(t)
@@ -281,6 +337,32 @@ func checkpoint(t *testing.T, s *Store) {
 	must(t, s.write.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done))
 	if busy != 0 {
 		t.Fatal("the checkpoint did not come through")
+	}
+}
+
+// A caller who hangs up at the last moment, when all that is left is the commit, is
+// no failure of the store.
+func TestCancelledBeforeCommit(t *testing.T) {
+	s, _ := newStore(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO tenant (id) VALUES ('t')")
+		cancel()
+		for range 1000 { // until database/sql has rolled back
+			if _, err := tx.Exec("SELECT 1"); errors.Is(err, sql.ErrTxDone) {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return err
+	})
+	if wrapped := keysFamily.wrap(err); !errors.Is(wrapped, context.Canceled) || errors.Is(wrapped, keys.ErrStore) {
+		t.Fatalf("got %v", wrapped)
+	}
+	rows, err := s.Tenants(t.Context(), "", 9)
+	must(t, err)
+	if len(rows) != 0 {
+		t.Fatal("the cancelled write is there")
 	}
 }
 

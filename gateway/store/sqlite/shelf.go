@@ -182,9 +182,6 @@ func (s *Store) rings(ctx context.Context, query string, args ...any) ([]keys.Ri
 			}
 			out = append(out, ring)
 		}
-		if len(v.Wrapped) == 0 {
-			v.Wrapped = nil
-		}
 		if last := &out[len(out)-1]; v.Number != 0 {
 			last.Versions = append(last.Versions, v)
 		}

@@ -60,8 +60,8 @@ type Store struct {
 }
 
 // Create makes an empty store and opens it. The error wraps fs.ErrExist if there
-// is a file. A crash leaves the store whole or not there, and maybe a file
-// path.new, which the next Create removes.
+// is a file. A crash leaves the store whole or not there, and maybe path.new,
+// which the next Create removes.
 func Create(ctx context.Context, path string) (*Store, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -83,10 +83,9 @@ func Create(ctx context.Context, path string) (*Store, error) {
 // create makes the file under another name and links it, complete, to its own.
 func create(ctx context.Context, path string) error {
 	next := path + ".new"
-	for _, stale := range []string{next, next + "-journal"} {
-		if err := os.Remove(stale); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	// What a crash has left. SQLite itself drops the journal of a file that is empty.
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	// SQLite gives its own files the mode of the database.
 	f, err := os.OpenFile(next, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
