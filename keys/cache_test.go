@@ -1,10 +1,12 @@
 package keys
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/crypto/binding"
 	"github.com/sallyport/sallyport/crypto/envelope"
@@ -94,12 +96,12 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 func TestMemory(t *testing.T) {
 	const n = 2000
 	var kept []any
-	measure := func(what string, stated int64, make func(i int) any) {
+	measure := func(what string, stated int64, entry func(i int) any) {
 		runtime.GC()
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for i := range n {
-			kept = append(kept, make(i))
+			kept = append(kept, entry(i))
 		}
 		runtime.GC()
 		runtime.ReadMemStats(&after)
@@ -141,4 +143,30 @@ func TestMemory(t *testing.T) {
 		return &slot[Name, *loaded[*view]]{key: name(i), value: &loaded[*view]{value: v}}
 	})
 	runtime.KeepAlive(kept)
+}
+
+// TestLateJoiners: a caller that looked before a load ended, and joins after it, gets
+// its result and begins no other. Nothing in the public interface can time this.
+func TestLateJoiners(t *testing.T) {
+	loads := 0
+	k := &Keeper{config: Config{RefreshAfter: time.Minute, MaxStaleness: time.Hour}, start: time.Now(), ctx: t.Context()}
+	r := &resolver[Name, int]{
+		keeper: k, name: func(n Name) Name { return n }, cost: func(int) int64 { return 1 },
+		load:   func(context.Context, Name) (int, error) { loads++; return loads, nil },
+		values: newCache[Name, *loaded[int]](10, 1),
+	}
+	r.init()
+	n := Name{"acme", "ring"}
+	for range 3 {
+		if v, err := r.join(n, nil).wait(t.Context()); v != 1 || err != nil {
+			t.Errorf("%d, %v", v, err)
+		}
+	}
+	seen, _ := r.values.get(n)
+	if v, err := r.join(n, seen).wait(t.Context()); v != 2 || err != nil {
+		t.Errorf("who saw the first value and wants another: %d, %v", v, err)
+	}
+	if v, err := r.join(n, seen).wait(t.Context()); v != 2 || err != nil {
+		t.Errorf("who saw the first value and comes late: %d, %v", v, err)
+	}
 }

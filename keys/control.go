@@ -129,6 +129,7 @@ func (k *Keeper) move(r *Ring, v *Version, to State) {
 		}
 	case StateScheduledForDestruction:
 		v.DestroyAt = now.Add(k.config.DestroyAfter)
+	default: // the others have nothing beside their name
 	}
 	v.State = to
 }
@@ -151,7 +152,7 @@ func (k *Keeper) addPrimary(ctx context.Context, r *Ring) error {
 	if len(r.Versions) >= MaxVersions {
 		return ErrTooManyVersions
 	}
-	number := uint32(len(r.Versions) + 1) //nolint:gosec // at most MaxVersions
+	number := uint32(len(r.Versions) + 1) // at most MaxVersions
 	keyset, err := newKeyset(r.Purpose)
 	if err != nil {
 		return err

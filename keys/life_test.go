@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +50,7 @@ func TestStampedeInRealTime(t *testing.T) {
 			var group sync.WaitGroup
 			for i := range 100 {
 				group.Go(func() {
-					err := error(nil)
+					var err error
 					if i%2 == 0 {
 						_, err = w.Sealing(t.Context(), n, keys.PurposeAEAD)
 					} else {
@@ -149,6 +150,28 @@ func TestUnreachable(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOutageCostsLittle: in an outage a key in heavy use is asked about every one to
+// two seconds until the breaker opens, then less often.
+func TestOutageCostsLittle(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		n := w.create(t, "ring", keys.PurposeAEAD)
+		w.warm(t, n)
+		w.kek.Always(kmstest.Unreachable)
+		time.Sleep(refreshAfter - time.Millisecond)
+		before := w.kek.Unwraps()
+		for range 60 * 20 {
+			w.seals(t, n, nil)
+			time.Sleep(50 * time.Millisecond)
+		}
+		if calls := w.kek.Unwraps() - before; calls < 9 || calls > 20 {
+			t.Errorf("%d calls in a minute", calls)
+		}
+		if refreshes := w.Stats().Refreshes; refreshes < 30 || refreshes > 70 {
+			t.Errorf("%d attempts in a minute", refreshes)
+		}
+	})
 }
 
 // TestIdleAndUnreachable: the first use of an idle key waits a short time, then it
@@ -284,8 +307,68 @@ func TestLoadBegunBeforeIsNotKept(t *testing.T) {
 			t.Errorf("the call that began before: %v", err)
 		}
 		w.setState(t, n, 1, keys.StateEnabled)
-		w.calls(t, 1, 1, func() { w.opens(t, n, 1, nil) }) // nothing of before is left
+		w.calls(t, 1, 1, func() { w.opens(t, n, 1, nil) })
+
+		w.kek.Plan(kmstest.Step{Wait: 5 * time.Second})
+		w.Invalidate(n)
+		go func() {
+			_, err := w.Opening(t.Context(), n, keys.PurposeAEAD, message(t, 1))
+			early <- err
+		}()
+		synctest.Wait()
+		w.Invalidate(n)
+		if err := <-early; err != nil {
+			t.Error(err)
+		}
+		w.calls(t, 1, 1, func() { w.opens(t, n, 1, nil) }) // the load came too late to be kept
+		w.Invalidate(n)
+		w.calls(t, 1, 1, func() { w.opens(t, n, 1, nil) }) // and nothing that was kept is left
 	})
+}
+
+// TestReadBegunBeforeIsNotKept: a read of the store that returns the state before a
+// rotation, after the rotation, does not bring the old primary back.
+func TestReadBegunBeforeIsNotKept(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		n := w.create(t, "ring", keys.PurposeAEAD)
+		slow := &slowShelf{Shelf: w.shelf.Shelf, release: make(chan struct{})}
+		slow.armed.Store(true)
+		w.shelf.Shelf = slow
+		early := make(chan uint32)
+		go func() {
+			h, err := w.Sealing(t.Context(), n, keys.PurposeAEAD)
+			if err != nil {
+				t.Error(err)
+				close(early)
+				return
+			}
+			early <- h.Version()
+		}()
+		synctest.Wait()
+		w.rotate(t, n)
+		close(slow.release)
+		if version := <-early; version != 1 {
+			t.Errorf("the call that began before got version %d", version)
+		}
+		if version := w.warm(t, n).Version(); version != 2 {
+			t.Errorf("a call after the rotation got version %d", version)
+		}
+	})
+}
+
+// slowShelf delivers its first answer when released.
+type slowShelf struct {
+	keys.Shelf
+	armed   atomic.Bool
+	release chan struct{}
+}
+
+func (s *slowShelf) Ring(ctx context.Context, n keys.Name) (keys.Ring, error) {
+	r, err := s.Shelf.Ring(ctx, n)
+	if s.armed.Swap(false) {
+		<-s.release
+	}
+	return r, err
 }
 
 // TestWhatOthersChange: another gateway's rotation is followed, and an unknown
@@ -371,7 +454,6 @@ func TestRefusalsDoNotOpenTheBreaker(t *testing.T) {
 // not, and all together stay under the whole.
 func TestBudgets(t *testing.T) {
 	inBubble(t, func(c *keys.Config) { c.TenantRate, c.Rate = 5, 10 }, func(t *testing.T, w *world) {
-		throttled := 0
 		create := func(tenant keys.Tenant, count int) (throttled int) {
 			for i := range count {
 				n := keys.Name{Tenant: tenant, Keyring: fmt.Sprintf("ring-%d-%d", time.Now().Unix(), i)}
@@ -389,20 +471,20 @@ func TestBudgets(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if throttled = create("acme", 30); throttled != 20 {
+		if throttled := create("acme", 30); throttled != 20 {
 			t.Errorf("acme: %d throttled, want 20 beyond a burst of 10", throttled)
 		}
-		if throttled = create("beta", 10); throttled != 0 {
+		if throttled := create("beta", 10); throttled != 0 {
 			t.Errorf("beta: %d throttled for acme's calls", throttled)
 		}
-		if throttled = create("gamma", 5); throttled != 5 {
+		if throttled := create("gamma", 5); throttled != 5 {
 			t.Errorf("gamma: %d throttled, want all: the whole budget is spent", throttled)
 		}
 		if calls := w.Stats().KEKCalls; calls != 20 {
 			t.Errorf("%d calls", calls)
 		}
 		time.Sleep(time.Second)
-		if throttled = create("gamma", 5); throttled != 0 {
+		if throttled := create("gamma", 5); throttled != 0 {
 			t.Errorf("gamma a second later: %d throttled", throttled)
 		}
 	})

@@ -58,7 +58,7 @@ func (r *resolver[K, V]) init() {
 type loaded[V any] struct {
 	value     V
 	end       time.Duration // not served from here on
-	refreshAt atomic.Int64  // never after end
+	refreshAt atomic.Int64
 	freshTill atomic.Int64
 	failed    atomic.Bool // the last load got no answer
 }
@@ -66,7 +66,7 @@ type loaded[V any] struct {
 // postpone moves the next load behind a use to a pause from now, unless somebody
 // else has moved it since it was read as due.
 func (l *loaded[V]) postpone(now time.Duration, due int64) bool {
-	return l.refreshAt.CompareAndSwap(due, int64(min(l.end, now+retryPause+rand.N(retryPause))))
+	return l.refreshAt.CompareAndSwap(due, int64(now+retryPause+rand.N(retryPause)))
 }
 
 type refusal struct {

@@ -77,8 +77,10 @@ func (f *Fake) Always(s Step) {
 	f.always = s
 }
 
-// Wraps and Unwraps count the calls so far, failed ones included.
-func (f *Fake) Wraps() int64   { return f.wraps.Load() }
+// Wraps counts the calls of Wrap so far, failed ones included.
+func (f *Fake) Wraps() int64 { return f.wraps.Load() }
+
+// Unwraps counts the calls of Unwrap so far, failed ones included.
 func (f *Fake) Unwraps() int64 { return f.unwraps.Load() }
 
 // URI implements keys.KEK.

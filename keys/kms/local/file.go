@@ -173,7 +173,7 @@ func readChecked(path string, forbidden fs.FileMode, limit int) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only: nothing is lost
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
