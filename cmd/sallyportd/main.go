@@ -64,7 +64,7 @@ func command() *cobra.Command {
 	parent.AddCommand(check)
 	version := &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { cmd.Println("sallyportd", host.Version()) },
+		Run: func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "sallyportd", host.Version()) },
 	}
 	root.AddCommand(parent, version)
 	return root
@@ -125,7 +125,7 @@ func check(cmd *cobra.Command, file string) error {
 	if err := errors.Join(missing...); err != nil {
 		return err
 	}
-	cmd.Println("ok")
+	fmt.Fprintln(cmd.OutOrStdout(), "ok")
 	return nil
 }
 
