@@ -168,7 +168,7 @@ func (p *Pipeline) authorize(c *call) *fault.Error {
 	request := policy.Request{
 		Principal: p.principals.of(c.caller), Action: c.route.Action, Resource: s.Resource,
 		Context: policy.Context{
-			Tenant: s.Resource.Tenant(), Standing: policy.StandingActive, Chain: policy.ChainHuman,
+			Tenant: string(s.tenant), Standing: policy.StandingActive, Chain: policy.ChainHuman,
 			Time: c.started.Unix(),
 		},
 	}

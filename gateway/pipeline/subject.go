@@ -19,6 +19,9 @@ type Subject struct {
 	Resource policy.Resource
 	// Keyring is the keyring that the request names, if it names one.
 	Keyring keys.Name
+	// tenant is whose data it is, as package keys reads the name. Policy's guards
+	// compare it with the resource, which package policy reads by itself.
+	tenant keys.Tenant
 	// name is the resource as the request spells it, for the record.
 	name string
 
@@ -44,7 +47,7 @@ func (s *Subject) SetKeyring(name string) error {
 	if err != nil {
 		return err
 	}
-	s.Keyring = n
+	s.Keyring, s.tenant = n, n.Tenant
 	s.Resource, err = policy.ParseResource(name)
 	return err
 }
@@ -52,10 +55,11 @@ func (s *Subject) SetKeyring(name string) error {
 // SetTenant names the tenant that the request is about.
 func (s *Subject) SetTenant(name string) error {
 	s.name = name
-	if _, err := keys.ParseTenant(name); err != nil {
+	t, err := keys.ParseTenant(name)
+	if err != nil {
 		return err
 	}
-	var err error
+	s.tenant = t
 	s.Resource, err = policy.ParseResource(name)
 	return err
 }
