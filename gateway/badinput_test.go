@@ -238,8 +238,8 @@ func (w *badWorld) names() []bad {
 func (w *badWorld) callersRows() []bad {
 	rows := map[string]fault.Reason{}
 	for caller, planes := range matrix {
-		if planes[data] != admitted {
-			rows[caller] = planes[data]
+		if planes[onData] != admitted {
+			rows[caller] = planes[onData]
 		}
 	}
 	var out []bad

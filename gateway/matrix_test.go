@@ -33,38 +33,38 @@ const admitted = fault.Reason(0)
 // the design, not from the code: an RPC without a row fails the test, and so does
 // a row without an RPC.
 var matrix = map[string]map[string]fault.Reason{
-	"registered workload": {data: admitted, control: fault.CallerKindRefused},
-	"automation workload": {data: admitted, control: admitted},
-	"human":               {data: fault.HumanOnDataPlane, control: admitted},
-	"unregistered":        {data: fault.WorkloadNotRegistered, control: fault.WorkloadNotRegistered},
-	"disabled":            {data: fault.WorkloadDisabled, control: fault.WorkloadDisabled},
-	"revoked":             {data: fault.CertificateRevoked, control: fault.CertificateRevoked},
-	"expired":             {data: fault.CertificateExpired, control: fault.CertificateExpired},
-	"not yet valid":       {data: fault.CertificateNotYetValid, control: fault.CertificateNotYetValid},
-	"foreign domain":      {data: fault.ForeignTrustDomain, control: fault.ForeignTrustDomain},
-	"without SPIFFE id":   {data: fault.NotAnSVID, control: fault.NotAnSVID},
-	"self-signed":         {data: fault.CertificateUntrusted, control: fault.CertificateUntrusted},
-	"expired human":       {data: fault.CertificateExpired, control: fault.CertificateExpired},
-	"human with SPIFFE":   {data: fault.HumanOnDataPlane, control: admitted},
+	"registered workload": {onData: admitted, onControl: fault.CallerKindRefused},
+	"automation workload": {onData: admitted, onControl: admitted},
+	"human":               {onData: fault.HumanOnDataPlane, onControl: admitted},
+	"unregistered":        {onData: fault.WorkloadNotRegistered, onControl: fault.WorkloadNotRegistered},
+	"disabled":            {onData: fault.WorkloadDisabled, onControl: fault.WorkloadDisabled},
+	"revoked":             {onData: fault.CertificateRevoked, onControl: fault.CertificateRevoked},
+	"expired":             {onData: fault.CertificateExpired, onControl: fault.CertificateExpired},
+	"not yet valid":       {onData: fault.CertificateNotYetValid, onControl: fault.CertificateNotYetValid},
+	"foreign domain":      {onData: fault.ForeignTrustDomain, onControl: fault.ForeignTrustDomain},
+	"without SPIFFE id":   {onData: fault.NotAnSVID, onControl: fault.NotAnSVID},
+	"self-signed":         {onData: fault.CertificateUntrusted, onControl: fault.CertificateUntrusted},
+	"expired human":       {onData: fault.CertificateExpired, onControl: fault.CertificateExpired},
+	"human with SPIFFE":   {onData: fault.HumanOnDataPlane, onControl: admitted},
 }
 
-const data, control = "data", "control"
+const onData, onControl = "data", "control"
 
 // rows are the RPCs and the plane of each.
 var rows = map[string]string{
-	"Encrypt": data, "Decrypt": data, "Rewrap": data, "BatchEncrypt": data, "BatchDecrypt": data, "BatchRewrap": data,
-	"ComputeMac": data, "VerifyMac": data, "DeterministicEncrypt": data, "DeterministicDecrypt": data,
+	"Encrypt": onData, "Decrypt": onData, "Rewrap": onData, "BatchEncrypt": onData, "BatchDecrypt": onData, "BatchRewrap": onData,
+	"ComputeMac": onData, "VerifyMac": onData, "DeterministicEncrypt": onData, "DeterministicDecrypt": onData,
 
-	"CreateTenant": control, "ListTenants": control, "CreateKeyring": control, "GetKeyring": control,
-	"ListKeyrings": control, "RotateKeyring": control, "SetVersionState": control,
-	"RegisterWorkload": control, "ListWorkloads": control, "DisableWorkload": control, "EnableWorkload": control,
-	"RevokeCertificate": control, "ListRevokedCertificates": control,
-	"GetPolicy": control, "LoadPolicy": control,
+	"CreateTenant": onControl, "ListTenants": onControl, "CreateKeyring": onControl, "GetKeyring": onControl,
+	"ListKeyrings": onControl, "RotateKeyring": onControl, "SetVersionState": onControl,
+	"RegisterWorkload": onControl, "ListWorkloads": onControl, "DisableWorkload": onControl, "EnableWorkload": onControl,
+	"RevokeCertificate": onControl, "ListRevokedCertificates": onControl,
+	"GetPolicy": onControl, "LoadPolicy": onControl,
 }
 
 // clients makes the generated clients of a plane.
 func clients(plane string, c grpc.ClientConnInterface) []any {
-	if plane == data {
+	if plane == onData {
 		return []any{datav1.NewDataServiceClient(c)}
 	}
 	return []any{
@@ -82,7 +82,7 @@ func TestCallerMatrix(t *testing.T) {
 	for caller, pair := range callers {
 		t.Run(caller, func(t *testing.T) {
 			called := map[string]bool{}
-			for plane, address := range map[string]string{data: gw.Endpoints.GRPC, control: gw.Endpoints.Control} {
+			for plane, address := range map[string]string{onData: gw.Endpoints.GRPC, onControl: gw.Endpoints.Control} {
 				conn := gw.Dial(address, pair)
 				for _, client := range clients(plane, conn) {
 					for name, err := range callAll(t, client) {
@@ -150,7 +150,7 @@ func TestCallerMatrixOverREST(t *testing.T) {
 		t.Run(caller, func(t *testing.T) {
 			client := browser(t, gw, pair)
 			for method, plane := range planes() {
-				address := map[string]string{data: gw.Endpoints.REST, control: gw.Endpoints.Control}[plane]
+				address := map[string]string{onData: gw.Endpoints.REST, onControl: gw.Endpoints.Control}[plane]
 				a := send(t, client, annotated(t, method, "https://"+address))
 				checkAnswer(t, string(method.Name()), a, matrix[caller][plane])
 			}
@@ -177,7 +177,7 @@ func planes() map[protoreflect.MethodDescriptor]string {
 		for i := range s.Methods().Len() {
 			m := s.Methods().Get(i)
 			access := proto.GetExtension(m.Options(), optionsv1.E_Access).(*optionsv1.Access)
-			out[m] = map[optionsv1.Plane]string{optionsv1.Plane_PLANE_DATA: data, optionsv1.Plane_PLANE_CONTROL: control}[access.GetPlane()]
+			out[m] = map[optionsv1.Plane]string{optionsv1.Plane_PLANE_DATA: onData, optionsv1.Plane_PLANE_CONTROL: onControl}[access.GetPlane()]
 		}
 	}
 	return out
