@@ -157,6 +157,27 @@ func TestIntentIsForOneRevision(t *testing.T) {
 	})
 }
 
+// TestSparedAtTheLastMoment: between the intent and the deed somebody cancels.
+func TestSparedAtTheLastMoment(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		n := w.create(t, "ring", keys.PurposeAEAD)
+		w.rotate(t, n)
+		w.setState(t, n, 1, keys.StateDisabled)
+		w.setState(t, n, 1, keys.StateScheduledForDestruction)
+		time.Sleep(destroyAfter)
+		var l log
+		_, err := w.RunDue(t.Context(), func(d keys.Deed) error {
+			w.setState(t, n, 1, keys.StateDisabled)
+			return l.intend(d)
+		}, l.done)
+		if !errors.Is(err, keys.ErrConflict) {
+			t.Errorf("%q, %v", []string(l), err)
+		}
+		w.setState(t, n, 1, keys.StateEnabled)
+		w.opens(t, n, 1, nil)
+	})
+}
+
 // TestDueBrokenTwice: a scheduled rotation lost is done by the next run, one done but
 // reported lost is not done again.
 func TestDueBrokenTwice(t *testing.T) {

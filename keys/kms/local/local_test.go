@@ -177,6 +177,23 @@ func TestTypedRefusals(t *testing.T) {
 	}
 }
 
+// TestCreateRefusesWeakSecrets before there is a file.
+func TestCreateRefusesWeakSecrets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kek")
+	for what, s := range map[string]Sealer{
+		"passphrase": PassphraseFile(write(t, "0123456789abcde\r\n")),
+		"credential": CredentialFile(write(t, string(random(MinCredential-1)))),
+		"none":       CredentialFile(path + "-none"),
+	} {
+		if _, err := Create(path, s); !errors.Is(err, ErrSecretFile) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was left: %v", err)
+	}
+}
+
 // TestEveryByteOfTheFileMatters flips each byte; cost parameters are among them.
 func TestEveryByteOfTheFileMatters(t *testing.T) {
 	s := sealers(t)["credential"]
