@@ -92,9 +92,7 @@ func Tools(mod *modfile.File) []string {
 }
 
 // Compare lists the differences between the modules that are and those written down.
-// A written one must at least be known: it may be listed before the code that wants
-// it is there, and not after it has left.
-func Compare(heading string, are, written []string, known func(string) bool) []string {
+func Compare(heading string, are, written []string) []string {
 	var found []string
 	for _, m := range are {
 		if !slices.Contains(written, m) {
@@ -102,14 +100,9 @@ func Compare(heading string, are, written []string, known func(string) bool) []s
 		}
 	}
 	for _, m := range written {
-		if !known(m) {
-			found = append(found, fmt.Sprintf("%s is listed under %q and no longer in go.mod", m, heading))
+		if !slices.Contains(are, m) {
+			found = append(found, fmt.Sprintf("%s is listed under %q and not used there", m, heading))
 		}
 	}
 	return found
-}
-
-// Requires tells whether a go.mod names a module.
-func Requires(mod *modfile.File, module string) bool {
-	return slices.ContainsFunc(mod.Require, func(r *modfile.Require) bool { return r.Mod.Path == module })
 }
