@@ -53,6 +53,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	buf := data.MaterializeToBuffer(c.pool)
 	defer buf.Free()
 	err := proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buf.ReadOnlyData(), in.message)
+	wipeSmall(data)
 	if err != nil || proto.Size(in.message) != data.Len() {
 		in.fault = fault.New(fault.MalformedRequest, "")
 	}
@@ -66,7 +67,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return c.standard.Marshal(v)
 	}
 	size := proto.Size(out.message)
-	buf := c.pool.Get(size)
+	buf := c.pool.Get(max(size, smallestPooled))
 	encoded, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:0], out.message)
 	pipeline.WipePlaintext(out.message)
 	if err != nil {
@@ -75,6 +76,19 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	}
 	*buf = encoded
 	return mem.BufferSlice{mem.NewBuffer(buf, c.pool)}, nil
+}
+
+// smallestPooled is the smallest buffer that grpc-go gives back to a pool, where it
+// is wiped. It leaves smaller ones to the garbage collector.
+const smallestPooled = 1<<10 + 1
+
+// wipeSmall wipes the buffers of a request that no pool will.
+func wipeSmall(data mem.BufferSlice) {
+	for _, b := range data {
+		if mem.IsBelowBufferPoolingThreshold(b.Len()) {
+			clear(b.ReadOnlyData())
+		}
+	}
 }
 
 // wipingPool clears buffers before they are used again: they have held plaintext.

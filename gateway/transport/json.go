@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/sallyport/sallyport/gateway/fault"
+	"github.com/sallyport/sallyport/gateway/pipeline"
 )
 
 // jsonBody is a request's body, read whole, with the exchange it belongs to.
@@ -59,6 +60,7 @@ func unmarshalStrict(data []byte, m proto.Message) error {
 	if parseRequest(data, m) {
 		return nil
 	}
+	pipeline.WipePlaintext(m) // parseRequest may have got that far
 	proto.Reset(m)
 	if err := (protojson.UnmarshalOptions{}).Unmarshal(data, m); err != nil {
 		return err

@@ -157,10 +157,20 @@ func (s *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{evidence: conn.evidenceFrom(r.TLS), header: h}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	r.Body = &jsonBody{Reader: bytes.NewReader(body), bytes: body, exchange: x}
-	s.mux.ServeHTTP(w, r)
+	s.mux.ServeHTTP(wipingWriter{w}, r)
 	for _, m := range x.used {
 		pipeline.WipePlaintext(m)
 	}
+}
+
+// wipingWriter wipes what it has written: replies come from grpc-gateway, which
+// leaves its buffer to the garbage collector.
+type wipingWriter struct{ http.ResponseWriter }
+
+// Write implements io.Writer, but for keeping what it is given.
+func (w wipingWriter) Write(p []byte) (int, error) {
+	defer clear(p)
+	return w.ResponseWriter.Write(p)
 }
 
 // checkShape refuses what two readers of HTTP could understand differently.
