@@ -211,8 +211,11 @@ func TestAmbiguousLengthIsRefused(t *testing.T) {
 	t.Parallel()
 	gw := gatewaytest.Start(t)
 	for _, lines := range [][]string{
-		{"Content-Length: 3"}, {"Transfer-Encoding: chunked", "Transfer-Encoding: identity"},
-		{"Transfer-Encoding: xchunked"}, {"Content-Length : 20"}, {"Content-Length: +20"},
+		{"Content-Length: 3"},
+		{"Transfer-Encoding: chunked", "Transfer-Encoding: identity"},
+		{"Transfer-Encoding: xchunked"},
+		{"Content-Length : 20"},
+		{"Content-Length: +20"},
 	} {
 		if code := rawREST(t, gw, "POST", "/v1/tenants/demo/keyrings/default:encrypt", lines...); code < 400 {
 			t.Errorf("%q: %d", lines, code)
@@ -325,8 +328,12 @@ func rawGRPC(t *testing.T, gw *gatewaytest.Gateway, path string) (s stream) {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{
-		{":method", "POST"}, {":scheme", "https"}, {":path", path}, {":authority", "localhost"},
-		{"content-type", "application/grpc"}, {"te", "trailers"},
+		{":method", "POST"},
+		{":scheme", "https"},
+		{":path", path},
+		{":authority", "localhost"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
 	} {
 		_ = encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 	}

@@ -395,6 +395,22 @@ func TestWhatOthersChange(t *testing.T) {
 	})
 }
 
+// TestOpenKeyOfADisabledVersion: the keyring is read again before the opened version
+// is due, and its state decides.
+func TestOpenKeyOfADisabledVersion(t *testing.T) {
+	inBubble(t, nil, func(t *testing.T, w *world) {
+		n := w.create(t, "ring", keys.PurposeAEAD)
+		w.rotate(t, n)
+		w.warm(t, n)
+		time.Sleep(refreshAfter * 6 / 10)
+		w.opens(t, n, 1, nil)
+		other := &world{newKeeper(t, newConfig(w.shelf, w.kek)), w.shelf, w.kek}
+		other.setState(t, n, 1, keys.StateDisabled)
+		time.Sleep(refreshAfter / 2)
+		w.calls(t, 0, 1, func() { w.opens(t, n, 1, keys.ErrVersionState) })
+	})
+}
+
 // TestUnknownNamesAreRemembered briefly.
 func TestUnknownNamesAreRemembered(t *testing.T) {
 	inBubble(t, nil, func(t *testing.T, w *world) {

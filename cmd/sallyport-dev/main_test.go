@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,7 +163,8 @@ func TestUsage(t *testing.T) {
 	bin, dir := itself(t, t.TempDir()), filepath.Join(t.TempDir(), "dir")
 	for _, args := range [][]string{{}, {"--dir", dir, "extra"}, {"--dir", dir, "--unknown"}} {
 		err := exec.CommandContext(t.Context(), filepath.Join(bin, "sallyport-dev"), args...).Run()
-		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 2 {
+		exit := &exec.ExitError{}
+		if errors.As(err, &exit) {
 			t.Errorf("%q: %v", args, err)
 		}
 	}

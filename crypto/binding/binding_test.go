@@ -176,8 +176,10 @@ func TestErrorsDoNotEcho(t *testing.T) {
 	const needle = "needle"
 	for _, pairs := range [][]binding.Pair{
 		{{Name: needle}, {Name: needle}},
-		{{Name: needle + "\xff"}}, {{Name: needle, Value: needle + "\xff"}},
-		{{Name: strings.Repeat(needle, 20)}}, {{Name: "a", Value: strings.Repeat(needle, 200)}},
+		{{Name: needle + "\xff"}},
+		{{Name: needle, Value: needle + "\xff"}},
+		{{Name: strings.Repeat(needle, 20)}},
+		{{Name: "a", Value: strings.Repeat(needle, 200)}},
 	} {
 		if _, err := binding.FromPairs(pairs); err == nil || strings.Contains(err.Error(), needle) {
 			t.Errorf("FromPairs: %v", err)

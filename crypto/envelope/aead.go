@@ -102,8 +102,9 @@ func (k *AEADKey) seal(dst, plaintext []byte, c binding.Context, suite Suite, id
 			return nil, ErrSuite // a compact header has no place for the lease
 		}
 		return k.sealCompact(dst, plaintext, c, id[:compactMessageIDLen])
+	default:
+		return nil, ErrSuite
 	}
-	return nil, ErrSuite
 }
 
 // Open decrypts a message of the suites 0x01 and 0x02 and appends the
@@ -117,8 +118,9 @@ func (k *AEADKey) Open(dst []byte, m Message, c binding.Context) ([]byte, error)
 		return k.openStandard(dst, m, c)
 	case SuiteCompact:
 		return k.openCompact(dst, m, c)
+	default:
+		return nil, ErrOpen
 	}
-	return nil, ErrOpen
 }
 
 // expander takes an expander from the pool or keys a new one. The caller

@@ -333,8 +333,10 @@ func TestKeysDoNotPrint(t *testing.T) {
 		for verb := 'A'; verb <= 'z'; verb++ {
 			for _, flag := range []string{"", "+", "#"} {
 				out := fmt.Sprintf("%"+flag+string(verb), v)
-				for _, needle := range []string{"MMMM", "77 77 77 77", "4d4d4d4d", "4D4D4D4D", leaseKey,
-					strings.Trim(fmt.Sprint([]byte(leaseKey)), "[]"), fmt.Sprintf("%x", leaseKey)} {
+				for _, needle := range []string{
+					"MMMM", "77 77 77 77", "4d4d4d4d", "4D4D4D4D", leaseKey,
+					strings.Trim(fmt.Sprint([]byte(leaseKey)), "[]"), fmt.Sprintf("%x", leaseKey),
+				} {
 					if strings.Contains(out, needle) {
 						t.Fatalf("%T leaks through %%%s%c: %s", v, flag, verb, out)
 					}

@@ -133,10 +133,12 @@ func TestLyingMACHeader(t *testing.T) {
 type keeper struct{ kept []byte }
 
 func (k *keeper) EncryptDeterministically(_, _ []byte) ([]byte, error) { return make([]byte, 16), nil }
+
 func (k *keeper) DecryptDeterministically(_, _ []byte) ([]byte, error) {
 	k.kept = []byte("plaintext")
 	return k.kept, nil
 }
+
 func (k *keeper) ComputeMAC(data []byte) ([]byte, error) { k.kept = data; return make([]byte, 32), nil }
 func (k *keeper) VerifyMAC(_, data []byte) error         { k.kept = data; return nil }
 

@@ -162,7 +162,7 @@ func parseCompact(raw []byte) (Message, error) {
 		return Message{}, ErrMalformed
 	}
 	m := Message{raw: raw, suite: Suite(raw[1])}
-	fits := false
+	var fits bool
 	switch m.suite {
 	case SuiteCompact:
 		m.body, fits = offCompactBody, len(raw) >= OverheadCompact
@@ -199,8 +199,9 @@ func (m Message) Version() uint32 {
 		return 0
 	case SuiteStandard:
 		return binary.BigEndian.Uint32(m.raw[offVersion:])
+	default:
+		return binary.BigEndian.Uint32(m.raw[offCompactVersion:])
 	}
-	return binary.BigEndian.Uint32(m.raw[offCompactVersion:])
 }
 
 // Lease returns the lease that the header names: zero for the gateway's own
@@ -233,8 +234,9 @@ func (m Message) PlaintextSize() int {
 		return len(m.raw) - OverheadCompact
 	case SuiteDeterministic:
 		return len(m.raw) - OverheadDeterministic
+	default:
+		return 0
 	}
-	return 0
 }
 
 // Overhead returns the length in bytes of everything but the ciphertext.

@@ -199,13 +199,24 @@ func TestParseDoesNotAllocate(t *testing.T) {
 
 // badTexts are not text forms.
 var badTexts = []struct{ name, text string }{
-	{"empty", ""}, {"prefix alone", "sp1:"}, {"no colon", "sp1"}, {"no prefix", "AAAA"},
-	{"upper-case prefix", "SP1:AAAA"}, {"other version", "sp2:AAAA"},
-	{"leading space", " sp1:AAAA"}, {"trailing space", "sp1:AAAA "}, {"trailing line feed", "sp1:AAAA\n"},
-	{"line feed inside", "sp1:AA\nAA"}, {"line break inside", "sp1:AA\r\nAA"},
-	{"impossible length", "sp1:A"}, {"padding", "sp1:AAA="}, {"double padding", "sp1:AA=="},
-	{"plus", "sp1:+AAA"}, {"slash", "sp1:/AAA"},
-	{"unused bits, one byte", "sp1:AB"}, {"unused bits, two bytes", "sp1:AAB"},
+	{"empty", ""},
+	{"prefix alone", "sp1:"},
+	{"no colon", "sp1"},
+	{"no prefix", "AAAA"},
+	{"upper-case prefix", "SP1:AAAA"},
+	{"other version", "sp2:AAAA"},
+	{"leading space", " sp1:AAAA"},
+	{"trailing space", "sp1:AAAA "},
+	{"trailing line feed", "sp1:AAAA\n"},
+	{"line feed inside", "sp1:AA\nAA"},
+	{"line break inside", "sp1:AA\r\nAA"},
+	{"impossible length", "sp1:A"},
+	{"padding", "sp1:AAA="},
+	{"double padding", "sp1:AA=="},
+	{"plus", "sp1:+AAA"},
+	{"slash", "sp1:/AAA"},
+	{"unused bits, one byte", "sp1:AB"},
+	{"unused bits, two bytes", "sp1:AAB"},
 }
 
 func TestDecodeTextRefuses(t *testing.T) {

@@ -78,14 +78,18 @@ func TestTreeAgainstTlog(t *testing.T) {
 // sign returns the receipt of record i of a batch of n.
 func sign(key audit.PrivateKey, n, i int) audit.Receipt {
 	tree := audit.NewTree(leaves(n))
-	b := audit.Batch{Kind: audit.KindBatch, Instance: key.Name(), Segment: 7, First: 1000,
-		Count: uint32(n), Prev: audit.LeafHash(nil), Root: tree.Root()}
+	b := audit.Batch{
+		Kind: audit.KindBatch, Instance: key.Name(), Segment: 7, First: 1000,
+		Count: uint32(n), Prev: audit.LeafHash(nil), Root: tree.Root(),
+	}
 	sig, hash := b.Sign(key)
 	if hash != b.FrameHash(sig) {
 		panic("the frame has two hashes")
 	}
-	return audit.Receipt{Instance: key.Name(), Segment: 7, First: 1000, Count: uint32(n), Index: uint32(i),
-		Record: leaves(n)[i], Prev: b.Prev, Path: tree.Path(i), Signature: sig}
+	return audit.Receipt{
+		Instance: key.Name(), Segment: 7, First: 1000, Count: uint32(n), Index: uint32(i),
+		Record: leaves(n)[i], Prev: b.Prev, Path: tree.Path(i), Signature: sig,
+	}
 }
 
 func TestReceipt(t *testing.T) {
@@ -243,8 +247,10 @@ func TestKeysAreNoteKeys(t *testing.T) {
 func TestParseKeyRefuses(t *testing.T) {
 	key := newKey(t)
 	private, public := string(key.Reveal()), key.Public().String()
-	for _, bad := range []string{"", "x", private[:len(private)-3], strings.Replace(private, "gateway-1", "gateway-2", 1),
-		public, private + "\n", strings.Replace(private, "+", " ", 1)} {
+	for _, bad := range []string{
+		"", "x", private[:len(private)-3], strings.Replace(private, "gateway-1", "gateway-2", 1),
+		public, private + "\n", strings.Replace(private, "+", " ", 1),
+	} {
 		if _, err := audit.ParsePrivateKey([]byte(bad)); !errors.Is(err, audit.ErrKey) {
 			t.Errorf("private key %q: %v", bad, err)
 		} else if strings.Contains(err.Error(), "gateway") {

@@ -55,8 +55,10 @@ func (r Receipt) Verify(key PublicKey) error {
 	if !ok || r.Instance != key.name {
 		return ErrReceiptSignature
 	}
-	b := Batch{Kind: KindBatch, Instance: r.Instance, Segment: r.Segment,
-		First: r.First, Count: r.Count, Prev: r.Prev, Root: root}
+	b := Batch{
+		Kind: KindBatch, Instance: r.Instance, Segment: r.Segment,
+		First: r.First, Count: r.Count, Prev: r.Prev, Root: root,
+	}
 	if !b.Verify(key, r.Signature) {
 		return ErrReceiptSignature
 	}

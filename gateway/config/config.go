@@ -238,9 +238,12 @@ type File struct {
 func (c *Config) Files() []File {
 	const byInit = `; "sallyportd init" makes it`
 	files := []File{
-		{"tls.certificate", c.TLS.Certificate, ""}, {"tls.key", c.TLS.Key, ""},
-		{"store.sqlite", c.Store.SQLite, byInit}, {"audit.directory", c.Audit.Directory, byInit},
-		{"audit.key", c.Audit.Key, byInit}, {"audit.pseudonym_key", c.Audit.PseudonymKey, byInit},
+		{"tls.certificate", c.TLS.Certificate, ""},
+		{"tls.key", c.TLS.Key, ""},
+		{"store.sqlite", c.Store.SQLite, byInit},
+		{"audit.directory", c.Audit.Directory, byInit},
+		{"audit.key", c.Audit.Key, byInit},
+		{"audit.pseudonym_key", c.Audit.PseudonymKey, byInit},
 	}
 	for i, d := range c.Trust.Domains {
 		files = append(files, File{fmt.Sprintf("trust.domains[%d].bundle", i), d.Bundle, ""})

@@ -48,8 +48,8 @@ func (c *Config) Validate() error {
 	return errors.Join(k.problems...)
 }
 
-func (k *checker) between(name string, d, low, high time.Duration) {
-	k.require(d >= low && d <= high, "%s must be between %v and %v", name, low, high)
+func (c *checker) between(name string, d, low, high time.Duration) {
+	c.require(d >= low && d <= high, "%s must be between %v and %v", name, low, high)
 }
 
 func (c *Config) validateListen(k *checker) {

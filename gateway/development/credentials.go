@@ -156,7 +156,7 @@ func readPair(certFile, keyFile string) (*x509.Certificate, *ecdsa.PrivateKey, e
 }
 
 func readPEM(path, kind string) ([]byte, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // under the development directory
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

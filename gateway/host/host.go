@@ -195,8 +195,10 @@ func (h *Host) openListeners() error {
 		name, address string
 		to            *net.Listener
 	}{
-		{"grpc", c.GRPC, &h.listen.GRPC}, {"rest", c.REST, &h.listen.REST},
-		{"control", c.Control, &h.listen.Control}, {"ops", c.Ops, &h.listen.Ops},
+		{"grpc", c.GRPC, &h.listen.GRPC},
+		{"rest", c.REST, &h.listen.REST},
+		{"control", c.Control, &h.listen.Control},
+		{"ops", c.Ops, &h.listen.Ops},
 	} {
 		if l.address == "" {
 			continue
@@ -227,7 +229,7 @@ func trustDomains(c config.Config) []string {
 func limits(c config.Config) transport.Limits {
 	l := c.Limits
 	return transport.Limits{
-		MaxRequestBytes: l.MaxRequestBytes, MaxConnections: l.MaxConnections, MaxStreams: uint32(l.MaxStreams), //nolint:gosec // validated below 2^20
+		MaxRequestBytes: l.MaxRequestBytes, MaxConnections: l.MaxConnections, MaxStreams: uint32(l.MaxStreams),
 		MaxConnectionAge: l.MaxConnectionAge, RequestTimeout: l.RequestTimeout,
 	}
 }

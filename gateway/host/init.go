@@ -115,7 +115,7 @@ func initStore(ctx context.Context, path string, files []policy.File) (err error
 // writeSecret makes a file that only its owner reads, durably. It never replaces
 // one.
 func writeSecret(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the operator's own path
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}

@@ -36,9 +36,16 @@ func TestWatch(t *testing.T) {
 			want    string // in force afterwards
 			logged  string
 		}{
-			{"first", "first", ""}, {"second", "second", "reloaded"}, {"second", "second", ""},
-			{"bad", "second", "it is bad"}, {"bad", "second", ""}, {"bad again", "second", "it is bad again"},
-			{"", "second", "no such file"}, {"", "second", ""}, {"second", "second", ""}, {"bad", "second", "it is bad"},
+			{"first", "first", ""},
+			{"second", "second", "reloaded"},
+			{"second", "second", ""},
+			{"bad", "second", "it is bad"},
+			{"bad", "second", ""},
+			{"bad again", "second", "it is bad again"},
+			{"", "second", "no such file"},
+			{"", "second", ""},
+			{"second", "second", ""},
+			{"bad", "second", "it is bad"},
 			{"third", "third", "reloaded"},
 		} {
 			log.Reset()

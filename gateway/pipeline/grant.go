@@ -60,7 +60,7 @@ func (g Grant[C]) NoteEnvelope(envelope []byte) {
 func (g Grant[C]) NoteItem(i int, envelope []byte, version uint32, size int, f *fault.Error) {
 	s := &g.call.subject
 	noted := &s.noted[i]
-	noted.item.Version, noted.item.Size = version, uint64(size) //nolint:gosec // a length
+	noted.item.Version, noted.item.Size = version, uint64(size)
 	if len(envelope) > 0 {
 		noted.digest = sha256.Sum256(envelope)
 		noted.item.EnvelopeDigest = noted.digest[:]

@@ -229,7 +229,7 @@ func (c *call) begin(r *Route, now time.Time) {
 }
 
 func (c *call) setTime(t time.Time) {
-	c.time.Seconds, c.time.Nanos = t.Unix(), int32(t.Nanosecond()) //nolint:gosec // below 1e9
+	c.time.Seconds, c.time.Nanos = t.Unix(), int32(t.Nanosecond())
 }
 
 // end forgets everything about the call.

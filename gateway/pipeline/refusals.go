@@ -25,8 +25,9 @@ func knownCaller(r fault.Reason) bool {
 	switch r {
 	case fault.WorkloadNotRegistered, fault.WorkloadDisabled, fault.CertificateRevoked:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // refusals counts, by method and reason, the calls of those we do not know.

@@ -117,10 +117,14 @@ func (l *Log) Append(ctx context.Context, r *auditv1.Record) (audit.Receipt, err
 		return audit.Receipt{}, fmt.Errorf("%w: %w", audit.ErrUnavailable, ErrInjected)
 	}
 	leaf := audit.LeafHash(b)
-	batch := audit.Batch{Kind: audit.KindBatch, Instance: l.key.Name(),
-		First: uint64(len(l.records)), Count: 1, Prev: l.prev, Root: leaf}
-	receipt := audit.Receipt{Instance: batch.Instance, First: batch.First, Count: 1,
-		Record: leaf, Prev: l.prev}
+	batch := audit.Batch{
+		Kind: audit.KindBatch, Instance: l.key.Name(),
+		First: uint64(len(l.records)), Count: 1, Prev: l.prev, Root: leaf,
+	}
+	receipt := audit.Receipt{
+		Instance: batch.Instance, First: batch.First, Count: 1,
+		Record: leaf, Prev: l.prev,
+	}
 	receipt.Signature, l.prev = batch.Sign(l.key)
 	l.records = append(l.records, proto.CloneOf(r))
 	if failure == Persisted {

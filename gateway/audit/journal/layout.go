@@ -117,7 +117,8 @@ func CheckFormat(fsys FS, instance string) error {
 // Segments returns the numbers of all segment files, in order.
 func Segments(fsys interface {
 	List(dir string) ([]string, error)
-}) ([]uint64, error) {
+},
+) ([]uint64, error) {
 	dirs, err := fsys.List(segmentDir)
 	if err != nil {
 		return nil, err
@@ -137,10 +138,11 @@ func Segments(fsys interface {
 // name that is not a segment's is none of ours and is passed over.
 func segmentsIn(fsys interface {
 	List(dir string) ([]string, error)
-}, dir string) ([]uint64, error) {
+}, dir string,
+) ([]uint64, error) {
 	high, err := strconv.ParseUint(dir, 10, 64)
 	if err != nil || len(dir) != 9 {
-		return nil, nil
+		return nil, nil //nolint:nilerr // not the name of a directory of segments
 	}
 	names, err := fsys.List(segmentDir + "/" + dir)
 	if err != nil {

@@ -53,12 +53,6 @@ func (t tileName) path() string {
 	return layout.TilePath(t.level, t.index, partial)
 }
 
-// end returns how many segments there are when the tile holds width hashes: the
-// number after the last segment that it is about.
-func (t tileName) end() uint64 {
-	return (t.index*bundleWidth + t.width) << (8 * t.level)
-}
-
 // required yields the tiles and bundles that a tree of size leaves has.
 func required(size uint64, yield func(tileName)) {
 	for level, n := uint64(0), size; n > 0; level, n = level+1, n/bundleWidth {

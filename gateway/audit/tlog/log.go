@@ -211,8 +211,8 @@ func (l *Log) finishSealing(ctx context.Context) error {
 
 // ignoreStopped drops an error that Stop has returned already.
 func ignoreStopped(err, before error) error {
-	if before != nil {
-		return nil
+	if before == nil {
+		return err
 	}
-	return err
+	return nil
 }

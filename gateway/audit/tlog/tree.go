@@ -192,7 +192,10 @@ func sweep(dir string) error {
 				return nil
 			}
 			if _, err := os.Stat(full); err != nil {
-				return nil
+				if errors.Is(err, fs.ErrNotExist) {
+					return nil // the tile is not full yet
+				}
+				return err
 			}
 			if err := os.RemoveAll(path); err != nil {
 				return err

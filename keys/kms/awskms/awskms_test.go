@@ -219,6 +219,20 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
+// TestRedirectsAreNotFollowed: a keyset goes to the endpoint and nowhere else.
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	elsewhere := newProxy(t, pass)
+	k := open(t, createKey(t), newProxy(t, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	}).URL, quick)
+	if _, err := k.Wrap(t.Context(), []byte("keyset"), kmstest.Binding()); !errors.Is(err, keys.ErrKEKUnreachable) {
+		t.Errorf("got %v", err)
+	}
+	if n := elsewhere.requests.Load(); n != 0 {
+		t.Errorf("%d requests were redirected", n)
+	}
+}
+
 // TestEnvironmentIsIgnored sets every variable that leads the SDK elsewhere.
 func TestEnvironmentIsIgnored(t *testing.T) {
 	bad := newProxy(t, answer(400, "AccessDeniedException"))
@@ -235,6 +249,10 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 	}
 	if n := bad.requests.Load(); n != 0 {
 		t.Errorf("%d requests went where the environment said", n)
+	}
+	// Go never uses a proxy for loopback addresses, so the requests cannot show this.
+	if newTransport().Proxy != nil {
+		t.Error("the transport uses the environment's proxy")
 	}
 }
 
