@@ -219,11 +219,11 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// TestRedirectsAreNotFollowed: a keyset goes to the endpoint and nowhere else.
+// TestRedirectsAreNotFollowed: what answers is the endpoint and nobody else.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	elsewhere := newProxy(t, pass)
 	k := open(t, createKey(t), newProxy(t, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		http.Redirect(w, r, elsewhere.URL, http.StatusFound)
 	}).URL, quick)
 	if _, err := k.Wrap(t.Context(), []byte("keyset"), kmstest.Binding()); !errors.Is(err, keys.ErrKEKUnreachable) {
 		t.Errorf("got %v", err)
