@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,20 +19,22 @@ import (
 func TestWatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	synctest.Test(t, func(t *testing.T) {
-		var inForce string
-		var log bytes.Buffer
+		var inForce atomic.Pointer[string]
+		var log output
 		w := &watched{name: "the file", paths: []string{path}, use: func(contents [][]byte) error {
 			if strings.HasPrefix(string(contents[0]), "bad") {
 				return errors.New("it is " + string(contents[0]))
 			}
-			inForce = string(contents[0])
+			content := string(contents[0])
+			inForce.Store(&content)
 			return nil
 		}}
 		write(t, path, "first")
-		if err := w.load(); err != nil || inForce != "first" {
-			t.Fatal(inForce, err)
+		if err := w.load(); err != nil || *inForce.Load() != "first" {
+			t.Fatal(*inForce.Load(), err)
 		}
 		go watch(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), w)
+		time.Sleep(ReloadInterval / 2) // so that the steps fall between the readings
 		for _, step := range []struct {
 			content string // nothing for no file
 			want    string // in force afterwards
@@ -48,7 +52,7 @@ func TestWatch(t *testing.T) {
 			{"bad", "second", "it is bad"},
 			{"third", "third", "reloaded"},
 		} {
-			log.Reset()
+			log.take()
 			if step.content == "" {
 				_ = os.Remove(path)
 			} else {
@@ -56,14 +60,34 @@ func TestWatch(t *testing.T) {
 			}
 			time.Sleep(ReloadInterval)
 			synctest.Wait()
-			if inForce != step.want {
-				t.Errorf("%q: %q is in force", step.content, inForce)
+			if got := *inForce.Load(); got != step.want {
+				t.Errorf("%q: %q is in force", step.content, got)
 			}
-			if got := log.String(); !strings.Contains(got, step.logged) || (step.logged == "") != (got == "") {
+			if got := log.take(); !strings.Contains(got, step.logged) || (step.logged == "") != (got == "") {
 				t.Errorf("%q: logged %q, want %q", step.content, got, step.logged)
 			}
 		}
 	})
+}
+
+// output is a log that a test reads.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+// take gives what was written since it was asked before.
+func (o *output) take() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer o.buf.Reset()
+	return o.buf.String()
 }
 
 func write(t *testing.T, path, content string) {
