@@ -163,8 +163,8 @@ func TestUsage(t *testing.T) {
 	bin, dir := itself(t, t.TempDir()), filepath.Join(t.TempDir(), "dir")
 	for _, args := range [][]string{{}, {"--dir", dir, "extra"}, {"--dir", dir, "--unknown"}} {
 		err := exec.CommandContext(t.Context(), filepath.Join(bin, "sallyport-dev"), args...).Run()
-		exit := &exec.ExitError{}
-		if errors.As(err, &exit) {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 {
 			t.Errorf("%q: %v", args, err)
 		}
 	}
