@@ -203,7 +203,7 @@ func (k *Keeper) write(ctx context.Context, r Ring, store func(context.Context) 
 	if err == nil {
 		return r, nil
 	}
-	if errors.Is(err, ErrStore) {
+	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrConflict) {
 		// The caller may have gone; the question is still worth its answer.
 		stored, readErr := k.Ring(context.WithoutCancel(ctx), r.Name)
 		if readErr == nil && stored.ID == r.ID && stored.Revision == r.Revision && slices.EqualFunc(stored.Versions, r.Versions, sameVersion) {
@@ -217,15 +217,15 @@ func sameVersion(a, b Version) bool {
 	return a.Number == b.Number && a.State == b.State && bytes.Equal(a.Wrapped, b.Wrapped)
 }
 
-// query makes one call to the store, bounded in time. What comes back outside the
-// contract of Shelf is ErrStore.
+// query makes one call to the store, bounded in time. An error is one of Shelf's, or
+// the caller's context's if that ended; anything else is ErrStore.
 func query[T any](ctx context.Context, k *Keeper, f func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeout(ctx, k.config.LoadTimeout)
+	bounded, cancel := context.WithTimeout(ctx, k.config.LoadTimeout)
 	defer cancel()
 	k.counts.storeQueries.Add(1)
-	result, err := f(ctx)
-	if err == nil {
-		return result, nil
+	result, err := f(bounded)
+	if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return result, err
 	}
 	for _, known := range []error{ErrNotFound, ErrExists, ErrConflict, ErrStore} {
 		if errors.Is(err, known) {

@@ -408,6 +408,32 @@ func TestKEKDownOnRotation(t *testing.T) {
 	}
 }
 
+// TestCallerGone: a call that its caller ended says so, and not that the store is
+// down; a store that does not keep to the contract is down.
+func TestCallerGone(t *testing.T) {
+	w := newWorld(t, nil)
+	n := w.create(t, "ring", keys.PurposeAEAD)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := w.Ring(ctx, n); !errors.Is(err, context.Canceled) || errors.Is(err, keys.ErrStore) {
+		t.Errorf("Ring: %v", err)
+	}
+	if _, err := w.Rotate(ctx, n, 0); !errors.Is(err, context.Canceled) || errors.Is(err, keys.ErrStore) {
+		t.Errorf("Rotate: %v", err)
+	}
+	w.shelf.Shelf = rude{w.shelf.Shelf}
+	if _, err := w.Ring(t.Context(), n); !errors.Is(err, keys.ErrStore) {
+		t.Errorf("Ring of a rude store: %v", err)
+	}
+}
+
+// rude fails with an error of its own.
+type rude struct{ keys.Shelf }
+
+func (rude) Ring(context.Context, keys.Name) (keys.Ring, error) {
+	return keys.Ring{}, errors.New("disk I/O error")
+}
+
 // TestWipedAfterTheLastUse: the key of a version that may no longer be used is
 // wiped, but not under an operation that has begun.
 func TestWipedAfterTheLastUse(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 	"github.com/sallyport/sallyport/keys"
 )
 
-// Shelf keeps tenants and rings in memory. The zero value is empty and usable.
+// Shelf keeps tenants and rings in memory, and is as durable as the process. The zero
+// value is empty and usable.
 type Shelf struct {
 	mu      sync.Mutex
 	tenants map[keys.Tenant]time.Time
@@ -22,17 +23,23 @@ type Shelf struct {
 
 var _ keys.Shelf = (*Shelf)(nil)
 
-// copied shares no memory with r.
+// copied shares no memory with r and has its times in UTC, as a database gives them.
 func copied(r keys.Ring) keys.Ring {
+	r.Created, r.NextRotation = r.Created.UTC(), r.NextRotation.UTC()
 	r.Versions = slices.Clone(r.Versions)
 	for i := range r.Versions {
-		r.Versions[i].Wrapped = slices.Clone(r.Versions[i].Wrapped)
+		v := &r.Versions[i]
+		v.Created, v.DestroyAt, v.Compromised = v.Created.UTC(), v.DestroyAt.UTC(), v.Compromised.UTC()
+		v.Wrapped = append([]byte(nil), v.Wrapped...)
 	}
 	return r
 }
 
 // CreateTenant implements keys.Shelf.
-func (s *Shelf) CreateTenant(_ context.Context, t keys.Tenant, created time.Time) error {
+func (s *Shelf) CreateTenant(ctx context.Context, t keys.Tenant, created time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.tenants[t]; ok {
@@ -41,12 +48,15 @@ func (s *Shelf) CreateTenant(_ context.Context, t keys.Tenant, created time.Time
 	if s.tenants == nil {
 		s.tenants = map[keys.Tenant]time.Time{}
 	}
-	s.tenants[t] = created
+	s.tenants[t] = created.UTC()
 	return nil
 }
 
 // Tenants implements keys.Shelf.
-func (s *Shelf) Tenants(_ context.Context, after keys.Tenant, limit int) ([]keys.TenantRow, error) {
+func (s *Shelf) Tenants(ctx context.Context, after keys.Tenant, limit int) ([]keys.TenantRow, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var rows []keys.TenantRow
@@ -59,7 +69,10 @@ func (s *Shelf) Tenants(_ context.Context, after keys.Tenant, limit int) ([]keys
 }
 
 // CreateRing implements keys.Shelf.
-func (s *Shelf) CreateRing(_ context.Context, r keys.Ring) error {
+func (s *Shelf) CreateRing(ctx context.Context, r keys.Ring) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.tenants[r.Name.Tenant]; !ok {
@@ -67,6 +80,11 @@ func (s *Shelf) CreateRing(_ context.Context, r keys.Ring) error {
 	}
 	if _, ok := s.rings[r.Name]; ok {
 		return keys.ErrExists
+	}
+	for _, other := range s.rings {
+		if other.ID == r.ID {
+			return keys.ErrExists
+		}
 	}
 	if s.rings == nil {
 		s.rings = map[keys.Name]keys.Ring{}
@@ -77,7 +95,10 @@ func (s *Shelf) CreateRing(_ context.Context, r keys.Ring) error {
 }
 
 // Ring implements keys.Shelf.
-func (s *Shelf) Ring(_ context.Context, n keys.Name) (keys.Ring, error) {
+func (s *Shelf) Ring(ctx context.Context, n keys.Name) (keys.Ring, error) {
+	if err := ctx.Err(); err != nil {
+		return keys.Ring{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.rings[n]
@@ -88,7 +109,10 @@ func (s *Shelf) Ring(_ context.Context, n keys.Name) (keys.Ring, error) {
 }
 
 // Rings implements keys.Shelf.
-func (s *Shelf) Rings(_ context.Context, q keys.RingQuery) ([]keys.Ring, error) {
+func (s *Shelf) Rings(ctx context.Context, q keys.RingQuery) ([]keys.Ring, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []keys.Ring
@@ -103,7 +127,10 @@ func (s *Shelf) Rings(_ context.Context, q keys.RingQuery) ([]keys.Ring, error) 
 }
 
 // UpdateRing implements keys.Shelf.
-func (s *Shelf) UpdateRing(_ context.Context, r keys.Ring) error {
+func (s *Shelf) UpdateRing(ctx context.Context, r keys.Ring) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stored, ok := s.rings[r.Name]
@@ -113,13 +140,17 @@ func (s *Shelf) UpdateRing(_ context.Context, r keys.Ring) error {
 	case stored.Revision != r.Revision:
 		return keys.ErrConflict
 	}
+	r.ID, r.Purpose, r.Created = stored.ID, stored.Purpose, stored.Created
 	r.Revision++
 	s.rings[r.Name] = copied(r)
 	return nil
 }
 
 // RingsDue implements keys.Shelf. The longest due come first.
-func (s *Shelf) RingsDue(_ context.Context, at time.Time, limit int) ([]keys.Name, error) {
+func (s *Shelf) RingsDue(ctx context.Context, at time.Time, limit int) ([]keys.Name, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	due := map[keys.Name]time.Time{}
