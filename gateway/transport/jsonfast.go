@@ -110,6 +110,9 @@ func (s *scanner) stringMap() (map[string]string, bool) {
 	if !s.take('{') {
 		return nil, false
 	}
+	if s.take('}') {
+		return nil, true
+	}
 	m := map[string]string{}
 	for {
 		key, ok := s.str()
