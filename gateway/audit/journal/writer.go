@@ -46,6 +46,7 @@ type writer struct {
 	dir    string     // the directory known to exist
 
 	age    *time.Timer // of the open segment
+	crowd  int         // records of the last batch
 	taken  []*item
 	leaves []audit.Hash
 	body   []byte
@@ -63,6 +64,9 @@ func (w *writer) run() {
 		case <-w.j.stop:
 			stopping = true
 		}
+		if !stopping {
+			w.gather()
+		}
 		w.taken = w.j.queue.take(w.taken[:0])
 		if err := w.commit(w.taken); err != nil && !w.retry(w.taken, err) {
 			return
@@ -71,11 +75,35 @@ func (w *writer) run() {
 			w.finish()
 			return
 		}
+		w.crowd = len(w.taken)
 		clear(w.taken)
 		// Let the callers that were just answered queue their next records, so that
 		// they share a sync with those that came meanwhile. Otherwise busy callers
 		// fall into two halves that wait for each other.
 		runtime.Gosched()
+	}
+}
+
+// A batch costs as much processor time as several records: a write, a sync, a
+// signature. While callers are many, the writer waits for more of them, about as
+// long as a sync takes; few callers are not kept waiting. With 32 callers this takes
+// a tenth of the gateway's processor time away, and none of its throughput.
+const (
+	gatherFor    = 600 * time.Microsecond
+	gatherFrom   = 4  // records in the batch before: there are callers to wait for
+	gatherEnough = 16 // records that are waiting: no more is gained
+)
+
+// gather waits for more records to share the next sync.
+func (w *writer) gather() {
+	if w.crowd < gatherFrom || w.j.queue.depth() >= gatherEnough {
+		return
+	}
+	pause := time.NewTimer(gatherFor)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-w.j.stop:
 	}
 }
 
