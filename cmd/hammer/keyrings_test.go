@@ -1,3 +1,5 @@
+//go:build measure
+
 package main
 
 import (
@@ -25,7 +27,7 @@ var (
 // operator could not make a million in less than half an hour, because each takes a
 // KMS call and the gateway limits those; here they go into the store directly.
 //
-//	go test ./cmd/hammer -run TestManyKeyrings -keyrings 1000000 -timeout 30m -v
+//	go test -tags measure ./cmd/hammer -run TestManyKeyrings -keyrings 1000000 -timeout 30m -v
 func TestManyKeyrings(t *testing.T) {
 	if *manyKeyrings == 0 {
 		t.Skip("-keyrings N is not given")

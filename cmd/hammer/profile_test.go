@@ -1,3 +1,5 @@
+//go:build measure
+
 package main
 
 import (
@@ -68,7 +70,7 @@ func serveProfiled(out, dir string) error {
 // TestProfile profiles a gateway under load, in a process of its own so that the
 // profile holds nothing of the load:
 //
-//	go test ./cmd/hammer -run TestProfile -profile build/cpu.out
+//	go test -tags measure ./cmd/hammer -run TestProfile -profile build/cpu.out
 //	go tool pprof -top build/cpu.out
 func TestProfile(t *testing.T) {
 	if *profileOut == "" {
