@@ -68,7 +68,7 @@ var house = []room{
 	{name: "gateway/audit/journal/...", may: slices.Concat(below2, []string{"gateway/audit"})},
 	{name: "gateway/audit/tlog/...", may: slices.Concat(below2, []string{"gateway/audit", "gateway/audit/journal/..."})},
 	{name: "gateway/audit/audittest/...", may: slices.Concat(below2, []string{"gateway/audit", "gateway/audit/..."})},
-	{name: "gateway/broker/...", may: slices.Concat(below2, []string{"gateway/broker"}), alone: true},
+	{name: "gateway/broker/...", may: slices.Concat(below2, []string{"gateway/lease"}), alone: true},
 	{name: "gateway/store/...", may: slices.Concat(below3, []string{"gateway/lease", "gateway/control", "gateway/store"}), alone: true},
 	{name: "gateway/config/...", may: below2},
 	{name: "gateway/lockdown/..."},

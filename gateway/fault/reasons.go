@@ -40,6 +40,18 @@ const (
 	Conflict               = Reason(faultv1.Reason_REASON_CONFLICT)
 	FailedPrecondition     = Reason(faultv1.Reason_REASON_FAILED_PRECONDITION)
 	InvalidPolicy          = Reason(faultv1.Reason_REASON_INVALID_POLICY)
+	LeaseGone              = Reason(faultv1.Reason_REASON_LEASE_GONE)
+	LeaseNotRenewable      = Reason(faultv1.Reason_REASON_LEASE_NOT_RENEWABLE)
+	LifetimeExceeded       = Reason(faultv1.Reason_REASON_LIFETIME_EXCEEDED)
+	QuotaExceeded          = Reason(faultv1.Reason_REASON_QUOTA_EXCEEDED)
+	InvalidRecipient       = Reason(faultv1.Reason_REASON_INVALID_RECIPIENT)
+	SourceUnavailable      = Reason(faultv1.Reason_REASON_SOURCE_UNAVAILABLE)
+	SourceSealed           = Reason(faultv1.Reason_REASON_SOURCE_SEALED)
+	SourceStandby          = Reason(faultv1.Reason_REASON_SOURCE_STANDBY)
+	SourceThrottled        = Reason(faultv1.Reason_REASON_SOURCE_THROTTLED)
+	SourceUntrusted        = Reason(faultv1.Reason_REASON_SOURCE_UNTRUSTED)
+	SourceRefused          = Reason(faultv1.Reason_REASON_SOURCE_REFUSED)
+	SourceMalformed        = Reason(faultv1.Reason_REASON_SOURCE_MALFORMED)
 	AuditUnavailable       = Reason(faultv1.Reason_REASON_AUDIT_UNAVAILABLE)
 	StoreUnavailable       = Reason(faultv1.Reason_REASON_STORE_UNAVAILABLE)
 	Overloaded             = Reason(faultv1.Reason_REASON_OVERLOADED)
@@ -90,6 +102,18 @@ var table = map[Reason]row{
 	Conflict:               {codes.Aborted, 409, "changed by somebody else in the meantime"},
 	FailedPrecondition:     {codes.FailedPrecondition, 400, "the resource's state does not allow this"},
 	InvalidPolicy:          {codes.InvalidArgument, 400, "the policy does not parse or does not fit the schema"},
+	LeaseGone:              {codes.FailedPrecondition, 410, "the lease has ended"},
+	LeaseNotRenewable:      {codes.FailedPrecondition, 400, "the lease cannot be renewed; ask for a new one"},
+	LifetimeExceeded:       {codes.InvalidArgument, 400, "the lifetime is above the role's maximum"},
+	QuotaExceeded:          {codes.ResourceExhausted, 429, "the workload holds as many leases of the role as it may"},
+	InvalidRecipient:       {codes.InvalidArgument, 400, "the recipient's key is missing, malformed or of an unknown mechanism"},
+	SourceUnavailable:      {codes.Unavailable, 503, "the source of the secret cannot be reached"},
+	SourceSealed:           {codes.Unavailable, 503, "the source of the secret is sealed"},
+	SourceStandby:          {codes.Unavailable, 503, "the source of the secret is a standby"},
+	SourceThrottled:        {codes.Unavailable, 503, "the source of the secret, or our budget for it, admits no more calls now"},
+	SourceUntrusted:        {codes.Unavailable, 502, "the certificate of the source is not trusted"},
+	SourceRefused:          {codes.FailedPrecondition, 502, "the source of the secret refuses the role"},
+	SourceMalformed:        {codes.FailedPrecondition, 502, "the source of the secret answered in another shape than expected"},
 	AuditUnavailable:       {codes.Unavailable, 503, "the audit record could not be made durable"},
 	StoreUnavailable:       {codes.Unavailable, 503, "the store cannot be reached"},
 	Overloaded:             {codes.ResourceExhausted, 429, "too many calls at once"},

@@ -231,9 +231,13 @@ type Record struct {
 	Count uint64 `protobuf:"varint,19,opt,name=count,proto3" json:"count,omitempty"`
 	// For control methods: the change, as "name=value" in the order of the
 	// request's fields.
-	Change        []string `protobuf:"bytes,20,rep,name=change,proto3" json:"change,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Change []string `protobuf:"bytes,20,rep,name=change,proto3" json:"change,omitempty"`
+	// The name of the lease that was issued or acted upon.
+	Lease string `protobuf:"bytes,21,opt,name=lease,proto3" json:"lease,omitempty"`
+	// When the credential ends, if the call made or put off that end.
+	LeaseExpireTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=lease_expire_time,json=leaseExpireTime,proto3" json:"lease_expire_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Record) Reset() {
@@ -406,6 +410,20 @@ func (x *Record) GetChange() []string {
 	return nil
 }
 
+func (x *Record) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *Record) GetLeaseExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LeaseExpireTime
+	}
+	return nil
+}
+
 // ContextHash is one pair of an encryption context: the name, and a keyed hash
 // of the value.
 type ContextHash struct {
@@ -543,7 +561,7 @@ var File_sallyport_audit_v1_audit_proto protoreflect.FileDescriptor
 
 const file_sallyport_audit_v1_audit_proto_rawDesc = "" +
 	"\n" +
-	"\x1esallyport/audit/v1/audit.proto\x12\x12sallyport.audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x05\n" +
+	"\x1esallyport/audit/v1/audit.proto\x12\x12sallyport.audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcf\x06\n" +
 	"\x06Record\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\fR\trequestId\x12.\n" +
@@ -569,7 +587,9 @@ const file_sallyport_audit_v1_audit_proto_rawDesc = "" +
 	"\acontext\x18\x11 \x03(\v2\x1f.sallyport.audit.v1.ContextHashR\acontext\x12.\n" +
 	"\x05items\x18\x12 \x03(\v2\x18.sallyport.audit.v1.ItemR\x05items\x12\x14\n" +
 	"\x05count\x18\x13 \x01(\x04R\x05count\x12\x16\n" +
-	"\x06change\x18\x14 \x03(\tR\x06change\"@\n" +
+	"\x06change\x18\x14 \x03(\tR\x06change\x12\x14\n" +
+	"\x05lease\x18\x15 \x01(\tR\x05lease\x12F\n" +
+	"\x11lease_expire_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x0fleaseExpireTime\"@\n" +
 	"\vContextHash\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -629,12 +649,13 @@ var file_sallyport_audit_v1_audit_proto_depIdxs = []int32{
 	2, // 3: sallyport.audit.v1.Record.decision:type_name -> sallyport.audit.v1.Decision
 	4, // 4: sallyport.audit.v1.Record.context:type_name -> sallyport.audit.v1.ContextHash
 	5, // 5: sallyport.audit.v1.Record.items:type_name -> sallyport.audit.v1.Item
-	4, // 6: sallyport.audit.v1.Item.context:type_name -> sallyport.audit.v1.ContextHash
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	6, // 6: sallyport.audit.v1.Record.lease_expire_time:type_name -> google.protobuf.Timestamp
+	4, // 7: sallyport.audit.v1.Item.context:type_name -> sallyport.audit.v1.ContextHash
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_sallyport_audit_v1_audit_proto_init() }

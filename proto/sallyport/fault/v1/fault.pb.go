@@ -99,6 +99,33 @@ const (
 	Reason_REASON_FAILED_PRECONDITION Reason = 73
 	// The policy files do not parse or do not fit the schema.
 	Reason_REASON_INVALID_POLICY Reason = 74
+	// The lease has ended, or its end is decided: ask for a new one.
+	Reason_REASON_LEASE_GONE Reason = 100
+	// The role or the source does not renew: ask for a new lease before the end.
+	Reason_REASON_LEASE_NOT_RENEWABLE Reason = 101
+	// A lifetime above the role's maximum.
+	Reason_REASON_LIFETIME_EXCEEDED Reason = 102
+	// The workload holds as many leases of the role as it may.
+	Reason_REASON_QUOTA_EXCEEDED Reason = 103
+	// The recipient's key is malformed, of an unknown mechanism, or missing where the
+	// role delivers sealed only.
+	Reason_REASON_INVALID_RECIPIENT Reason = 104
+	// The source cannot be reached, answers too late or with a fault of its own. Try
+	// again.
+	Reason_REASON_SOURCE_UNAVAILABLE Reason = 110
+	// The source is sealed, or not initialised.
+	Reason_REASON_SOURCE_SEALED Reason = 111
+	// The source is a standby that does not forward.
+	Reason_REASON_SOURCE_STANDBY Reason = 112
+	// The source throttles, or our own budget for it is spent. Try again later.
+	Reason_REASON_SOURCE_THROTTLED Reason = 113
+	// TLS: the source's certificate is not one that the configuration trusts.
+	Reason_REASON_SOURCE_UNTRUSTED Reason = 114
+	// The source refuses: its policy, its role, a namespace or a path that it does not
+	// have. Operators must look.
+	Reason_REASON_SOURCE_REFUSED Reason = 115
+	// The source's answer is empty, malformed or of another shape than the role says.
+	Reason_REASON_SOURCE_MALFORMED Reason = 116
 	// The audit record could not be made durable, so there is no reply.
 	Reason_REASON_AUDIT_UNAVAILABLE Reason = 80
 	Reason_REASON_STORE_UNAVAILABLE Reason = 81
@@ -117,46 +144,58 @@ const (
 // Enum value maps for Reason.
 var (
 	Reason_name = map[int32]string{
-		0:  "REASON_UNSPECIFIED",
-		1:  "REASON_MALFORMED_REQUEST",
-		2:  "REASON_REQUEST_TOO_LARGE",
-		3:  "REASON_UNSUPPORTED_MEDIA_TYPE",
-		4:  "REASON_INVALID_ARGUMENT",
-		5:  "REASON_INVALID_CONTEXT",
-		6:  "REASON_UNKNOWN_METHOD",
-		20: "REASON_CERTIFICATE_EXPIRED",
-		21: "REASON_CERTIFICATE_NOT_YET_VALID",
-		22: "REASON_CERTIFICATE_UNTRUSTED",
-		23: "REASON_CERTIFICATE_REVOKED",
-		24: "REASON_NOT_AN_SVID",
-		25: "REASON_FOREIGN_TRUST_DOMAIN",
-		26: "REASON_WORKLOAD_NOT_REGISTERED",
-		27: "REASON_WORKLOAD_DISABLED",
-		28: "REASON_HUMAN_ON_DATA_PLANE",
-		29: "REASON_CALLER_KIND_REFUSED",
-		40: "REASON_PERMISSION_DENIED",
-		50: "REASON_PURPOSE_MISMATCH",
-		51: "REASON_VERSION_UNAVAILABLE",
-		52: "REASON_KEK_UNREACHABLE",
-		53: "REASON_KEK_REFUSED",
-		54: "REASON_KEK_THROTTLED",
-		55: "REASON_FOREIGN_ENVELOPE",
-		56: "REASON_UNKNOWN_VERSION",
-		60: "REASON_MALFORMED_ENVELOPE",
-		61: "REASON_UNKNOWN_SUITE",
-		62: "REASON_DECRYPTION_FAILED",
-		70: "REASON_NOT_FOUND",
-		71: "REASON_ALREADY_EXISTS",
-		72: "REASON_CONFLICT",
-		73: "REASON_FAILED_PRECONDITION",
-		74: "REASON_INVALID_POLICY",
-		80: "REASON_AUDIT_UNAVAILABLE",
-		81: "REASON_STORE_UNAVAILABLE",
-		82: "REASON_OVERLOADED",
-		83: "REASON_DEADLINE_EXCEEDED",
-		84: "REASON_CANCELLED",
-		85: "REASON_SHUTTING_DOWN",
-		86: "REASON_INTERNAL",
+		0:   "REASON_UNSPECIFIED",
+		1:   "REASON_MALFORMED_REQUEST",
+		2:   "REASON_REQUEST_TOO_LARGE",
+		3:   "REASON_UNSUPPORTED_MEDIA_TYPE",
+		4:   "REASON_INVALID_ARGUMENT",
+		5:   "REASON_INVALID_CONTEXT",
+		6:   "REASON_UNKNOWN_METHOD",
+		20:  "REASON_CERTIFICATE_EXPIRED",
+		21:  "REASON_CERTIFICATE_NOT_YET_VALID",
+		22:  "REASON_CERTIFICATE_UNTRUSTED",
+		23:  "REASON_CERTIFICATE_REVOKED",
+		24:  "REASON_NOT_AN_SVID",
+		25:  "REASON_FOREIGN_TRUST_DOMAIN",
+		26:  "REASON_WORKLOAD_NOT_REGISTERED",
+		27:  "REASON_WORKLOAD_DISABLED",
+		28:  "REASON_HUMAN_ON_DATA_PLANE",
+		29:  "REASON_CALLER_KIND_REFUSED",
+		40:  "REASON_PERMISSION_DENIED",
+		50:  "REASON_PURPOSE_MISMATCH",
+		51:  "REASON_VERSION_UNAVAILABLE",
+		52:  "REASON_KEK_UNREACHABLE",
+		53:  "REASON_KEK_REFUSED",
+		54:  "REASON_KEK_THROTTLED",
+		55:  "REASON_FOREIGN_ENVELOPE",
+		56:  "REASON_UNKNOWN_VERSION",
+		60:  "REASON_MALFORMED_ENVELOPE",
+		61:  "REASON_UNKNOWN_SUITE",
+		62:  "REASON_DECRYPTION_FAILED",
+		70:  "REASON_NOT_FOUND",
+		71:  "REASON_ALREADY_EXISTS",
+		72:  "REASON_CONFLICT",
+		73:  "REASON_FAILED_PRECONDITION",
+		74:  "REASON_INVALID_POLICY",
+		100: "REASON_LEASE_GONE",
+		101: "REASON_LEASE_NOT_RENEWABLE",
+		102: "REASON_LIFETIME_EXCEEDED",
+		103: "REASON_QUOTA_EXCEEDED",
+		104: "REASON_INVALID_RECIPIENT",
+		110: "REASON_SOURCE_UNAVAILABLE",
+		111: "REASON_SOURCE_SEALED",
+		112: "REASON_SOURCE_STANDBY",
+		113: "REASON_SOURCE_THROTTLED",
+		114: "REASON_SOURCE_UNTRUSTED",
+		115: "REASON_SOURCE_REFUSED",
+		116: "REASON_SOURCE_MALFORMED",
+		80:  "REASON_AUDIT_UNAVAILABLE",
+		81:  "REASON_STORE_UNAVAILABLE",
+		82:  "REASON_OVERLOADED",
+		83:  "REASON_DEADLINE_EXCEEDED",
+		84:  "REASON_CANCELLED",
+		85:  "REASON_SHUTTING_DOWN",
+		86:  "REASON_INTERNAL",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":               0,
@@ -192,6 +231,18 @@ var (
 		"REASON_CONFLICT":                  72,
 		"REASON_FAILED_PRECONDITION":       73,
 		"REASON_INVALID_POLICY":            74,
+		"REASON_LEASE_GONE":                100,
+		"REASON_LEASE_NOT_RENEWABLE":       101,
+		"REASON_LIFETIME_EXCEEDED":         102,
+		"REASON_QUOTA_EXCEEDED":            103,
+		"REASON_INVALID_RECIPIENT":         104,
+		"REASON_SOURCE_UNAVAILABLE":        110,
+		"REASON_SOURCE_SEALED":             111,
+		"REASON_SOURCE_STANDBY":            112,
+		"REASON_SOURCE_THROTTLED":          113,
+		"REASON_SOURCE_UNTRUSTED":          114,
+		"REASON_SOURCE_REFUSED":            115,
+		"REASON_SOURCE_MALFORMED":          116,
 		"REASON_AUDIT_UNAVAILABLE":         80,
 		"REASON_STORE_UNAVAILABLE":         81,
 		"REASON_OVERLOADED":                82,
@@ -233,7 +284,7 @@ var File_sallyport_fault_v1_fault_proto protoreflect.FileDescriptor
 
 const file_sallyport_fault_v1_fault_proto_rawDesc = "" +
 	"\n" +
-	"\x1esallyport/fault/v1/fault.proto\x12\x12sallyport.fault.v1*\x86\t\n" +
+	"\x1esallyport/fault/v1/fault.proto\x12\x12sallyport.fault.v1*\xda\v\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18REASON_MALFORMED_REQUEST\x10\x01\x12\x1c\n" +
@@ -267,7 +318,19 @@ const file_sallyport_fault_v1_fault_proto_rawDesc = "" +
 	"\x15REASON_ALREADY_EXISTS\x10G\x12\x13\n" +
 	"\x0fREASON_CONFLICT\x10H\x12\x1e\n" +
 	"\x1aREASON_FAILED_PRECONDITION\x10I\x12\x19\n" +
-	"\x15REASON_INVALID_POLICY\x10J\x12\x1c\n" +
+	"\x15REASON_INVALID_POLICY\x10J\x12\x15\n" +
+	"\x11REASON_LEASE_GONE\x10d\x12\x1e\n" +
+	"\x1aREASON_LEASE_NOT_RENEWABLE\x10e\x12\x1c\n" +
+	"\x18REASON_LIFETIME_EXCEEDED\x10f\x12\x19\n" +
+	"\x15REASON_QUOTA_EXCEEDED\x10g\x12\x1c\n" +
+	"\x18REASON_INVALID_RECIPIENT\x10h\x12\x1d\n" +
+	"\x19REASON_SOURCE_UNAVAILABLE\x10n\x12\x18\n" +
+	"\x14REASON_SOURCE_SEALED\x10o\x12\x19\n" +
+	"\x15REASON_SOURCE_STANDBY\x10p\x12\x1b\n" +
+	"\x17REASON_SOURCE_THROTTLED\x10q\x12\x1b\n" +
+	"\x17REASON_SOURCE_UNTRUSTED\x10r\x12\x19\n" +
+	"\x15REASON_SOURCE_REFUSED\x10s\x12\x1b\n" +
+	"\x17REASON_SOURCE_MALFORMED\x10t\x12\x1c\n" +
 	"\x18REASON_AUDIT_UNAVAILABLE\x10P\x12\x1c\n" +
 	"\x18REASON_STORE_UNAVAILABLE\x10Q\x12\x15\n" +
 	"\x11REASON_OVERLOADED\x10R\x12\x1c\n" +

@@ -1,0 +1,60 @@
+package lease
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sallyport/sallyport/keys"
+)
+
+// ErrName: a name breaks its grammar.
+var ErrName = errors.New("lease: invalid name")
+
+// RoleName names a secret role within its tenant.
+type RoleName struct {
+	Tenant keys.Tenant
+	Role   string
+}
+
+// String gives "tenants/{tenant}/secretRoles/{role}".
+func (n RoleName) String() string { return "tenants/" + string(n.Tenant) + "/secretRoles/" + n.Role }
+
+// ParseRoleName parses what String writes and nothing else; the error wraps ErrName.
+func ParseRoleName(s string) (RoleName, error) {
+	rest, ok := strings.CutPrefix(s, "tenants/")
+	tenant, role, found := strings.Cut(rest, "/secretRoles/")
+	if !ok || !found || !keys.ValidID(tenant) || !keys.ValidID(role) {
+		return RoleName{}, fmt.Errorf("%w: want tenants/{tenant}/secretRoles/{role}", ErrName)
+	}
+	return RoleName{keys.Tenant(tenant), role}, nil
+}
+
+// ID is a lease's own: 128 random bits.
+type ID [16]byte
+
+// String gives the id in hexadecimal.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// Name names a lease within its role.
+type Name struct {
+	Role RoleName
+	ID   ID
+}
+
+// String gives "tenants/{tenant}/secretRoles/{role}/leases/{lease}".
+func (n Name) String() string { return n.Role.String() + "/leases/" + n.ID.String() }
+
+// ParseName parses what String writes and nothing else; the error wraps ErrName.
+func ParseName(s string) (Name, error) {
+	parent, id, found := strings.Cut(s, "/leases/")
+	role, err := ParseRoleName(parent)
+	n := Name{Role: role}
+	if err == nil && found && len(id) == hex.EncodedLen(len(n.ID)) {
+		if _, err := hex.Decode(n.ID[:], []byte(id)); err == nil && n.ID.String() == id {
+			return n, nil
+		}
+	}
+	return Name{}, fmt.Errorf("%w: want tenants/{tenant}/secretRoles/{role}/leases/{lease}", ErrName)
+}
