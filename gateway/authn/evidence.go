@@ -1,6 +1,7 @@
 package authn
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -49,6 +50,15 @@ func (e *Evidence) Fingerprint() Fingerprint {
 		return Fingerprint{}
 	}
 	return e.fingerprint
+}
+
+// PublicKey is the key of the leaf, whose private half the connection proved; nil for
+// nil.
+func (e *Evidence) PublicKey() crypto.PublicKey {
+	if e == nil {
+		return nil
+	}
+	return e.chain[0].PublicKey
 }
 
 // judge says who the evidence proves, from scratch.

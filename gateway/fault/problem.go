@@ -24,12 +24,18 @@ func (e *Error) Problem() Problem {
 	}
 }
 
-// WriteProblem answers with the error's REST form.
-func WriteProblem(w http.ResponseWriter, e *Error) {
+// JSON gives the error's REST form as JSON.
+func (e *Error) JSON() []byte {
 	body, err := json.Marshal(e.Problem())
 	if err != nil { // strings and an int always marshal
 		panic(err)
 	}
+	return body
+}
+
+// WriteProblem answers with the error's REST form.
+func WriteProblem(w http.ResponseWriter, e *Error) {
+	body := e.JSON()
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(e.Reason.HTTPStatus())
 	_, _ = w.Write(append(body, '\n'))

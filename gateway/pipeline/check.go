@@ -55,8 +55,10 @@ func checkMethod(m protoreflect.MethodDescriptor, r *Route) (problems []error) {
 	case access == nil:
 		say("does not declare its access")
 		return problems
-	case m.IsStreamingClient() || m.IsStreamingServer():
-		say("streams, and the pipeline answers one request with one reply")
+	case m.IsStreamingClient():
+		say("takes a stream, and the pipeline answers one request")
+	case m.IsStreamingServer() != r.Stream:
+		say("disagrees with its row on whether it streams")
 	}
 	if access.GetPlane() != r.Plane {
 		say("is declared for %s and served on %s", access.GetPlane(), r.Plane)

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"crypto"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sallyport/sallyport/crypto/binding"
+	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/fault"
 	"github.com/sallyport/sallyport/gateway/identity"
 	"github.com/sallyport/sallyport/keys"
@@ -39,6 +41,32 @@ func (g Grant[C]) Context() binding.Context { return g.call.subject.contexts[0] 
 func (g Grant[C]) Item(i int) (binding.Context, *fault.Error) {
 	s := &g.call.subject
 	return s.contexts[i], s.faults[i]
+}
+
+// RequestID is the id of the call: 128 random bits, in every record of it.
+func (g Grant[C]) RequestID() [16]byte { return g.call.id }
+
+// CertificateKey is the public key that the caller proved to hold the private half of.
+func (g Grant[C]) CertificateKey() crypto.PublicKey { return g.call.shown.PublicKey() }
+
+// NoteLease records the lease that was issued or acted upon, and when the credential
+// ends if the call made or put off that end.
+func (g Grant[C]) NoteLease(name string, expires time.Time) {
+	g.call.record.Lease = name
+	if !expires.IsZero() {
+		g.call.record.LeaseExpireTime = timestamppb.New(expires)
+	}
+}
+
+// OnUnanswered says what to undo if the reply does not leave: the record cannot be
+// written, or the caller went away. It is called at most once, after the handler.
+func (g Grant[C]) OnUnanswered(undo func()) { g.call.undo = undo }
+
+// Again says of a streaming method when it has more to answer: at the given time, or
+// when something comes on the channel, which may be nil. Without it the stream ends
+// with this reply.
+func (g Grant[C]) Again(at time.Time, changed <-chan struct{}) {
+	g.call.again = again{at, changed}
 }
 
 // NoteVersion records the key version that was used.
@@ -89,11 +117,21 @@ type call struct {
 	subject  Subject
 	started  time.Time
 
+	shown    *authn.Evidence
+	undo     func()
+	again    again
+
 	record   auditv1.Record
 	time     timestamppb.Timestamp
 	id       [16]byte
 	evidence [32]byte
 	digest   [32]byte
+}
+
+// again is when a stream goes on; the zero again is never.
+type again struct {
+	at      time.Time
+	changed <-chan struct{}
 }
 
 // requestID is the text form of the call's id.

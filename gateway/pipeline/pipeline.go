@@ -48,6 +48,9 @@ type Pipeline struct {
 	refusals   refusals
 	calls      sync.Pool
 	inFlight   atomic.Int64
+	// draining is closed when streams shall end.
+	draining chan struct{}
+	drain    sync.Once
 }
 
 // New makes a Pipeline.
@@ -55,7 +58,7 @@ func New(c Config) (*Pipeline, error) {
 	if len(c.PseudonymKey) < 32 {
 		return nil, errors.New("pipeline: the pseudonym key has fewer than 32 bytes")
 	}
-	p := &Pipeline{Config: c, pseudonyms: newPseudonyms(c.PseudonymKey)}
+	p := &Pipeline{Config: c, pseudonyms: newPseudonyms(c.PseudonymKey), draining: make(chan struct{})}
 	p.calls.New = func() any { return &call{pipeline: p} }
 	return p, nil
 }
@@ -64,12 +67,26 @@ func New(c Config) (*Pipeline, error) {
 // *fault.Error, the reply is empty. The receipt is there whenever a record is: for
 // refusals too.
 func (p *Pipeline) Serve(ctx context.Context, r *Route, e *authn.Evidence, req, reply proto.Message) (audit.Receipt, error) {
+	if r.Stream {
+		return audit.Receipt{}, fault.New(fault.Internal, "a streaming method was called as one that is not")
+	}
 	c := p.calls.Get().(*call)
-	c.begin(r, p.Now())
 	defer p.calls.Put(c)
 	defer c.end()
+	return p.answer(ctx, c, r, e, req, reply)
+}
 
+// answer begins the call and takes it down the road.
+func (p *Pipeline) answer(ctx context.Context, c *call, r *Route, e *authn.Evidence, req, reply proto.Message) (audit.Receipt, error) {
+	c.begin(r, p.Now())
 	receipt, f := p.serve(ctx, c, e, req, reply)
+	if c.undo != nil && f == nil && ctx.Err() != nil {
+		f = fault.From(ctx.Err()) // nobody waits for what was made
+	}
+	if f != nil && c.undo != nil {
+		c.undo()
+		c.undo = nil
+	}
 	p.Metrics.observe(r, f, p.Now().Sub(c.started))
 	if f == nil {
 		return receipt, nil
@@ -89,7 +106,7 @@ func (p *Pipeline) serve(ctx context.Context, c *call, e *authn.Evidence, req, r
 	}
 	defer p.inFlight.Add(-1)
 
-	c.evidence = e.Fingerprint()
+	c.evidence, c.shown = e.Fingerprint(), e
 	caller, err := p.Authenticator.Caller(e)
 	if err != nil {
 		return p.refuse(c, fault.From(err))
@@ -234,7 +251,7 @@ func (c *call) setTime(t time.Time) {
 
 // end forgets everything about the call.
 func (c *call) end() {
-	c.route, c.caller = nil, nil
+	c.route, c.caller, c.shown, c.undo, c.again = nil, nil, nil, nil, again{}
 	c.subject = Subject{}
 	c.record.Reset()
 }

@@ -23,7 +23,11 @@ type Route struct {
 	// Effect is true if the method does something that outlives its reply. Such a
 	// call has two records: the intent before, the outcome after.
 	Effect bool
+	// Stream is true if the method answers one request with several replies.
+	Stream bool
 
+	// receipted puts a receipt into a reply of a stream.
+	receipted func(reply proto.Message, receipt string)
 	admits  []optionsv1.CallerKind
 	request func() proto.Message
 	reply   func() proto.Message
@@ -61,6 +65,33 @@ func Data[Req, Reply any, PReq message[Req], PReply message[Reply]](
 		}
 		return act(ctx, Grant[identity.Workload]{c, w}, req.(PReq), reply.(PReply))
 	}
+	return r
+}
+
+// Issuing makes the row of a data-plane method with an effect that outlives its
+// reply.
+func Issuing[Req, Reply any, PReq message[Req], PReply message[Reply]](
+	method protoreflect.FullName, action policy.Action,
+	subject func(PReq, *Subject) error,
+	act func(context.Context, Grant[identity.Workload], PReq, PReply) error,
+) Route {
+	r := Data(method, action, subject, act)
+	r.Effect = true
+	return r
+}
+
+// Watching makes the row of a data-plane method that issues in a stream. The handler
+// is called for each reply, and says with Grant.Again when the next is due; receipted
+// puts the receipt into the reply.
+func Watching[Req, Reply any, PReq message[Req], PReply message[Reply]](
+	method protoreflect.FullName, action policy.Action,
+	subject func(PReq, *Subject) error,
+	act func(context.Context, Grant[identity.Workload], PReq, PReply) error,
+	receipted func(reply PReply, receipt string),
+) Route {
+	r := Issuing(method, action, subject, act)
+	r.Stream = true
+	r.receipted = func(reply proto.Message, receipt string) { receipted(reply.(PReply), receipt) }
 	return r
 }
 

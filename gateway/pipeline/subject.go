@@ -64,6 +64,14 @@ func (s *Subject) SetTenant(name string) error {
 	return err
 }
 
+// SetSecretRole says that the request is about a secret role of the tenant, given as
+// "tenants/{tenant}/secretRoles/{role}", or about the named lease of it.
+func (s *Subject) SetSecretRole(t keys.Tenant, role, name string) (err error) {
+	s.name, s.tenant = name, t
+	s.Resource, err = policy.ParseResource(role)
+	return err
+}
+
 // SetGateway says that the request is about the gateway itself, or about the
 // named thing of it, such as "workloads/billing".
 func (s *Subject) SetGateway(name string) error {

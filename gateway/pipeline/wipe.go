@@ -5,6 +5,7 @@ import (
 
 	"github.com/sallyport/sallyport/crypto/secret"
 	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
 // WipePlaintext overwrites the plaintext that a message of the data plane holds.
@@ -19,6 +20,10 @@ func WipePlaintext(m proto.Message) {
 		for _, r := range m.GetResults() {
 			secret.Wipe(r.GetPlaintext())
 		}
+	case *secretsv1.LeaseSecretResponse:
+		wipeFields(m.GetPlaintext())
+	case *secretsv1.WatchLeaseResponse:
+		wipeFields(m.GetPlaintext())
 	case *datav1.EncryptRequest:
 		secret.Wipe(m.GetPlaintext())
 	case *datav1.DeterministicEncryptRequest:
@@ -31,5 +36,11 @@ func WipePlaintext(m proto.Message) {
 		for _, i := range m.GetItems() {
 			secret.Wipe(i.GetPlaintext())
 		}
+	}
+}
+
+func wipeFields(m *secretsv1.SecretFields) {
+	for _, value := range m.GetFields() {
+		secret.Wipe(value)
 	}
 }

@@ -3,6 +3,8 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -91,13 +93,51 @@ func serviceDesc(p *pipeline.Pipeline, routes []pipeline.Route, d protoreflect.S
 		ServiceName: string(d.FullName()), HandlerType: (*any)(nil), Metadata: d.ParentFile().Path(),
 	}
 	for i := range routes {
-		if r := &routes[i]; r.Method.Parent() == d.FullName() {
+		switch r := &routes[i]; {
+		case r.Method.Parent() != d.FullName():
+		case r.Stream:
+			desc.Streams = append(desc.Streams, grpc.StreamDesc{
+				StreamName: string(r.Method.Name()), Handler: streamHandler(p, r, l), ServerStreams: true,
+			})
+		default:
 			desc.Methods = append(desc.Methods, grpc.MethodDesc{
 				MethodName: string(r.Method.Name()), Handler: unaryHandler(p, r, l),
 			})
 		}
 	}
 	return desc
+}
+
+func streamHandler(p *pipeline.Pipeline, r *pipeline.Route, l Limits) grpc.StreamHandler {
+	return func(_ any, stream grpc.ServerStream) error {
+		in := incoming{message: r.NewRequest(), limit: l.MaxRequestBytes}
+		if err := stream.RecvMsg(&in); err != nil {
+			return err // grpc-go has answered
+		}
+		if in.fault != nil {
+			return in.fault
+		}
+		ctx := stream.Context()
+		s := p.Open(r, evidenceOf(ctx), in.message)
+		for {
+			reply := r.NewReply()
+			receipt, err := s.Next(ctx, reply)
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				if receipt.Count > 0 {
+					stream.SetTrailer(metadata.MD{ReceiptTrailer: {receipt.String()}})
+				}
+				return err
+			}
+			if err := stream.SendMsg(outgoing{reply}); err != nil {
+				pipeline.WipePlaintext(reply)
+				s.Unsent()
+				return err
+			}
+		}
+	}
 }
 
 func unaryHandler(p *pipeline.Pipeline, r *pipeline.Route, l Limits) grpc.MethodHandler {

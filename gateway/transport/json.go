@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -34,7 +36,13 @@ func (*jsonMarshaler) ContentType(any) string { return "application/json" }
 var errNotMessage = errors.New("transport: not a protobuf message")
 
 // Marshal implements runtime.Marshaler.
-func (*jsonMarshaler) Marshal(v any) ([]byte, error) {
+func (j *jsonMarshaler) Marshal(v any) ([]byte, error) {
+	switch chunk := v.(type) {
+	case map[string]any:
+		return j.chunk("result", chunk["result"])
+	case map[string]proto.Message:
+		return j.chunk("error", chunk["error"])
+	}
 	m, ok := v.(proto.Message)
 	if !ok {
 		return nil, errNotMessage
@@ -43,6 +51,29 @@ func (*jsonMarshaler) Marshal(v any) ([]byte, error) {
 		return out, nil
 	}
 	return protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+}
+
+// chunk is one line of a stream: {"result": message}, or {"error": problem} with the
+// members of a problem body, as the last.
+func (j *jsonMarshaler) chunk(name string, v any) ([]byte, error) {
+	var inner []byte
+	var err error
+	if s, ok := v.(*statuspb.Status); ok {
+		f, known := fault.FromStatus(status.FromProto(s))
+		if !known {
+			f = fault.New(fault.Internal, "")
+		}
+		inner = f.JSON()
+	} else {
+		inner, err = j.Marshal(v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer clear(inner)
+	out := make([]byte, 0, len(inner)+len(name)+6)
+	out = append(append(append(out, `{"`...), name...), `":`...)
+	return append(append(out, inner...), '}'), nil
 }
 
 // Unmarshal implements runtime.Marshaler.

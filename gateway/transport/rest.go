@@ -12,13 +12,13 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/fault"
 	"github.com/sallyport/sallyport/gateway/pipeline"
 	"github.com/sallyport/sallyport/proto/openapi"
-	optionsv1 "github.com/sallyport/sallyport/proto/sallyport/options/v1"
 )
 
 // ReceiptHeader is the REST response header that carries a call's receipt.
@@ -28,11 +28,18 @@ const ReceiptHeader = "Sallyport-Receipt"
 type exchange struct {
 	evidence *authn.Evidence
 	header   http.Header // of the reply
+	writer   *http.ResponseController
 	// malformed is why the body was refused. grpc-gateway carries decoding errors as
 	// text, so the decoder leaves the reason here.
 	malformed *fault.Error
 	// used are the messages to be wiped when the reply is written.
 	used []proto.Message
+}
+
+func (x *exchange) wipe() {
+	for _, m := range x.used {
+		pipeline.WipePlaintext(m)
+	}
 }
 
 type exchangeKey struct{}
@@ -43,10 +50,11 @@ type exchangeKey struct{}
 type inProcess struct {
 	pipeline *pipeline.Pipeline
 	routes   map[string]*pipeline.Route
+	timeout  time.Duration // for writing a message of a stream
 }
 
-func newInProcess(p *pipeline.Pipeline, routes []pipeline.Route) inProcess {
-	c := inProcess{p, map[string]*pipeline.Route{}}
+func newInProcess(p *pipeline.Pipeline, routes []pipeline.Route, timeout time.Duration) inProcess {
+	c := inProcess{p, map[string]*pipeline.Route{}, timeout}
 	for i := range routes {
 		c.routes[routes[i].Path()] = &routes[i]
 	}
@@ -72,16 +80,79 @@ func (c inProcess) Invoke(ctx context.Context, method string, args, reply any, _
 	return err
 }
 
-// NewStream implements grpc.ClientConnInterface. No method streams.
-func (inProcess) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, fault.New(fault.UnknownMethod, "")
+// NewStream implements grpc.ClientConnInterface.
+func (c inProcess) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	x, ok := ctx.Value(exchangeKey{}).(*exchange)
+	route := c.routes[method]
+	if !ok || route == nil || !route.Stream {
+		return nil, fault.New(fault.UnknownMethod, "")
+	}
+	if x.malformed != nil {
+		return nil, x.malformed
+	}
+	return &inProcessStream{ctx: ctx, exchange: x, pipeline: c.pipeline, route: route, timeout: c.timeout}, nil
 }
+
+// inProcessStream is a stream that grpc-gateway reads: each message is made when it is
+// asked for.
+type inProcessStream struct {
+	ctx      context.Context
+	exchange *exchange
+	pipeline *pipeline.Pipeline
+	route    *pipeline.Route
+	stream   *pipeline.Stream
+	timeout  time.Duration // for writing a message
+	first    proto.Message // made when the request was sent
+}
+
+// SendMsg takes the request and makes the first reply, so that a refusal is answered
+// as that of any other method.
+func (s *inProcessStream) SendMsg(m any) error {
+	s.stream = s.pipeline.Open(s.route, s.exchange.evidence, m.(proto.Message))
+	s.first = s.route.NewReply()
+	receipt, err := s.stream.Next(s.ctx, s.first)
+	if receipt.Count > 0 {
+		s.exchange.header.Set(ReceiptHeader, receipt.String())
+	}
+	return err
+}
+
+// RecvMsg gives the next reply. The one before it has been written, or the stream
+// would have ended.
+func (s *inProcessStream) RecvMsg(m any) error {
+	reply := m.(proto.Message)
+	s.exchange.wipe()
+	s.exchange.used = append(s.exchange.used[:0], reply)
+	if s.first != nil {
+		proto.Merge(reply, s.first)
+		pipeline.WipePlaintext(s.first)
+		s.first = nil
+		return nil
+	}
+	// The listener's deadlines are for a request and one reply.
+	_ = s.exchange.writer.SetReadDeadline(time.Time{})
+	_ = s.exchange.writer.SetWriteDeadline(time.Time{})
+	_, err := s.stream.Next(s.ctx, reply)
+	_ = s.exchange.writer.SetWriteDeadline(time.Now().Add(s.timeout))
+	return err
+}
+
+// Header implements grpc.ClientStream.
+func (*inProcessStream) Header() (metadata.MD, error) { return nil, nil }
+
+// Trailer implements grpc.ClientStream.
+func (*inProcessStream) Trailer() metadata.MD { return nil }
+
+// CloseSend implements grpc.ClientStream.
+func (*inProcessStream) CloseSend() error { return nil }
+
+// Context implements grpc.ClientStream.
+func (s *inProcessStream) Context() context.Context { return s.ctx }
 
 // rest serves REST: it checks the shape of a request, and hands it to grpc-gateway
 // with its body read and bounded.
 type rest struct {
 	mux    *runtime.ServeMux
-	plane  optionsv1.Plane
 	limits Limits
 }
 
@@ -89,7 +160,7 @@ type rest struct {
 // once a client is made.
 type register func(context.Context, *runtime.ServeMux, grpc.ClientConnInterface) error
 
-func newREST(p *pipeline.Pipeline, routes []pipeline.Route, plane optionsv1.Plane, services []register, l Limits) (*rest, error) {
+func newREST(p *pipeline.Pipeline, routes []pipeline.Route, services []register, l Limits) (*rest, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
 		runtime.WithDisableHTTPMethodOverride(),
@@ -102,13 +173,13 @@ func newREST(p *pipeline.Pipeline, routes []pipeline.Route, plane optionsv1.Plan
 			fault.WriteProblem(w, fault.New(fault.UnknownMethod, ""))
 		}),
 	)
-	conn := newInProcess(p, routes)
+	conn := newInProcess(p, routes, l.RequestTimeout)
 	for _, r := range services {
 		if err := r(context.Background(), mux, conn); err != nil {
 			return nil, err
 		}
 	}
-	return &rest{mux, plane, l}, nil
+	return &rest{mux, l}, nil
 }
 
 // writeError answers with the problem that the exchange or the error holds.
@@ -135,7 +206,7 @@ func (s *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(openapi.JSON)
 		return
 	}
-	if f := s.checkShape(r); f != nil {
+	if f := checkShape(r); f != nil {
 		fault.WriteProblem(w, f)
 		return
 	}
@@ -154,18 +225,19 @@ func (s *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if time.Since(conn.accepted) > s.limits.MaxConnectionAge {
 		h.Set("Connection", "close")
 	}
-	x := &exchange{evidence: conn.evidenceFrom(r.TLS), header: h}
+	x := &exchange{evidence: conn.evidenceFrom(r.TLS), header: h, writer: http.NewResponseController(w)}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	r.Body = &jsonBody{Reader: bytes.NewReader(body), bytes: body, exchange: x}
 	s.mux.ServeHTTP(wipingWriter{w}, r)
-	for _, m := range x.used {
-		pipeline.WipePlaintext(m)
-	}
+	x.wipe()
 }
 
 // wipingWriter wipes what it has written: replies come from grpc-gateway, which
 // leaves its buffer to the garbage collector.
 type wipingWriter struct{ http.ResponseWriter }
+
+// Unwrap is for http.ResponseController.
+func (w wipingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Write implements io.Writer, but for keeping what it is given.
 func (w wipingWriter) Write(p []byte) (int, error) {
@@ -174,8 +246,8 @@ func (w wipingWriter) Write(p []byte) (int, error) {
 }
 
 // checkShape refuses what two readers of HTTP could understand differently.
-func (s *rest) checkShape(r *http.Request) *fault.Error {
-	get := s.plane == optionsv1.Plane_PLANE_CONTROL && r.Method == http.MethodGet
+func checkShape(r *http.Request) *fault.Error {
+	get := r.Method == http.MethodGet
 	switch {
 	case !get && r.Method != http.MethodPost:
 		return fault.New(fault.UnknownMethod, "")

@@ -21,19 +21,23 @@ import (
 	"github.com/sallyport/sallyport/gateway/pipeline"
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
-	optionsv1 "github.com/sallyport/sallyport/proto/sallyport/options/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
 // DataServices are the services of the data plane.
 func DataServices() []protoreflect.ServiceDescriptor {
-	return []protoreflect.ServiceDescriptor{service(datav1.File_sallyport_data_v1_data_proto, "DataService")}
+	return []protoreflect.ServiceDescriptor{
+		service(datav1.File_sallyport_data_v1_data_proto, "DataService"),
+		service(secretsv1.File_sallyport_secrets_v1_secrets_proto, "SecretService"),
+	}
 }
 
 // ControlServices are the services of the control plane.
 func ControlServices() []protoreflect.ServiceDescriptor {
-	f := controlv1.File_sallyport_control_v1_control_proto
+	f, secrets := controlv1.File_sallyport_control_v1_control_proto, controlv1.File_sallyport_control_v1_secrets_proto
 	return []protoreflect.ServiceDescriptor{
 		service(f, "KeyringService"), service(f, "WorkloadService"), service(f, "PolicyService"),
+		service(secrets, "SecretRoleService"), service(secrets, "LeaseService"),
 	}
 }
 
@@ -83,14 +87,14 @@ func New(c Config) (*Server, error) {
 		s.serve = append(s.serve, func() error { return g.Serve(l) })
 	}
 	if c.Listen.REST != nil {
-		h, err := newREST(c.Pipeline, c.Data, optionsv1.Plane_PLANE_DATA, dataREST, c.Limits)
+		h, err := newREST(c.Pipeline, c.Data, dataREST, c.Limits)
 		if err != nil {
 			return nil, err
 		}
 		s.addHTTP(c.Listen.REST, h, true)
 	}
 	if c.Listen.Control != nil {
-		h, err := newREST(c.Pipeline, c.Control, optionsv1.Plane_PLANE_CONTROL, controlREST, c.Limits)
+		h, err := newREST(c.Pipeline, c.Control, controlREST, c.Limits)
 		if err != nil {
 			return nil, err
 		}
@@ -108,6 +112,9 @@ var dataREST = []register{
 	func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
 		return datav1.RegisterDataServiceHandlerClient(ctx, m, datav1.NewDataServiceClient(c))
 	},
+	func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
+		return secretsv1.RegisterSecretServiceHandlerClient(ctx, m, secretsv1.NewSecretServiceClient(c))
+	},
 }
 
 var controlREST = []register{
@@ -119,6 +126,12 @@ var controlREST = []register{
 	},
 	func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
 		return controlv1.RegisterPolicyServiceHandlerClient(ctx, m, controlv1.NewPolicyServiceClient(c))
+	},
+	func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
+		return controlv1.RegisterSecretRoleServiceHandlerClient(ctx, m, controlv1.NewSecretRoleServiceClient(c))
+	},
+	func(ctx context.Context, m *runtime.ServeMux, c grpc.ClientConnInterface) error {
+		return controlv1.RegisterLeaseServiceHandlerClient(ctx, m, controlv1.NewLeaseServiceClient(c))
 	},
 }
 
