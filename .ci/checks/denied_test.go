@@ -9,8 +9,9 @@ import (
 	"golang.org/x/mod/modfile"
 )
 
-// modules are the folders with a go.mod: the product, and the tools it is made with.
-var modules = []string{".", ".ci/tools", ".ci/lint", ".ci/checks"}
+// modules are the folders with a go.mod: the product, the tools it is made with, and
+// a server it is tested with.
+var modules = []string{".", ".ci/tools", ".ci/lint", ".ci/checks", ".ci/servers/vault"}
 
 func TestDeniedModules(t *testing.T) {
 	denials, err := parseDenials(read(t, ".ci/denied-modules.txt"))
