@@ -31,8 +31,11 @@ type Config struct {
 	KEK    KEK    `yaml:"kek"`
 	Audit  Audit  `yaml:"audit"`
 	Cache  Cache  `yaml:"cache"`
-	Limits Limits `yaml:"limits"`
-	Log    Log    `yaml:"log"`
+	// Sources are where secrets are leased from; none is needed to encrypt.
+	Sources Sources `yaml:"sources"`
+	Leases  Leases  `yaml:"leases"`
+	Limits  Limits  `yaml:"limits"`
+	Log     Log     `yaml:"log"`
 }
 
 // Listen names the addresses, as host:port. An empty one is not served; at least
@@ -172,6 +175,10 @@ func Default() Config {
 	return Config{
 		Audit: Audit{SegmentAge: 5 * time.Second, AppendTimeout: 2 * time.Second},
 		Cache: Cache{Entries: 10_000, RefreshAfter: 5 * time.Minute, MaxStaleness: 15 * time.Minute},
+		Leases: Leases{
+			IssueTimeout: 15 * time.Second, Margin: time.Minute, Concurrency: 16, Waiting: 10_000, Patience: 20 * time.Second,
+			PerSecond: 10, Burst: 100, Keep: 24 * time.Hour,
+		},
 		Limits: Limits{
 			MaxRequestBytes: 1 << 20, MaxConnections: 10_000, MaxStreams: 1000, MaxInFlight: 10_000,
 			MaxConnectionAge: 10 * time.Minute, RequestTimeout: 30 * time.Second,
@@ -220,6 +227,7 @@ func (c *Config) resolve(dir string) {
 			paths = append(paths, &w.TokenFile)
 		}
 	}
+	paths = append(paths, c.Sources.paths()...)
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
@@ -265,5 +273,5 @@ func (c *Config) Files() []File {
 			optional(fmt.Sprintf("kek.awskms[%d].web_identity.token_file", i), k.WebIdentity.TokenFile, "")
 		}
 	}
-	return files
+	return append(files, c.Sources.files()...)
 }

@@ -42,6 +42,7 @@ func (c *Config) Validate() error {
 	k.require(c.Cache.Entries >= 1, "cache.entries must be at least 1")
 	k.between("cache.refresh_after", c.Cache.RefreshAfter, time.Second, c.Cache.MaxStaleness)
 	k.between("cache.max_staleness", c.Cache.MaxStaleness, time.Second, 24*time.Hour)
+	c.validateSources(k)
 	c.validateLimits(k)
 	k.require(slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level must be debug, info, warn or error")
 	k.require(slices.Contains([]string{"json", "text"}, c.Log.Format), "log.format must be json or text")
@@ -71,10 +72,14 @@ func (c *Config) validateListen(k *checker) {
 	}
 	if c.Listen.Ops != "" {
 		host, _, _ := net.SplitHostPort(c.Listen.Ops)
-		addr, err := netip.ParseAddr(host)
-		k.require(host == "localhost" || err == nil && addr.IsLoopback(),
+		k.require(isLoopback(host),
 			"listen.ops must be a loopback address: it asks for no credential")
 	}
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 func (c *Config) validateTrust(k *checker) {
