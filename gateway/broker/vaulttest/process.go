@@ -3,10 +3,11 @@ package vaulttest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -311,7 +312,9 @@ func repository() (string, error) {
 // that was killed wants the same one again, and nobody may have got it meanwhile.
 func freePort() (int, error) {
 	for range 100 {
-		port := 15000 + rand.IntN(15000)
+		var random [2]byte
+		_, _ = rand.Read(random[:]) // it does not fail
+		port := 15000 + int(binary.NativeEndian.Uint16(random[:]))%15000
 		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			return port, listener.Close()

@@ -125,7 +125,6 @@ func (v *Vault) prepareTLS() ([]string, error) {
 	v.CACert = file("ca.pem")
 	return []string{"--tls-cert", file("server.pem"), "--tls-key", file("server.key"), "--tls-client-ca", file("clients.pem")},
 		errors.Join(
-			os.MkdirAll(v.Dir, 0o700),
 			os.WriteFile(v.CACert, server.PEM, 0o600),
 			os.WriteFile(file("server.pem"), certificate, 0o600),
 			os.WriteFile(file("server.key"), key, 0o600),

@@ -48,7 +48,8 @@ func WithFileStorage() Option { return func(o *vaultOptions) { o.file = true } }
 // certificates of clients.
 func WithTLS() Option { return func(o *vaultOptions) { o.tls = true } }
 
-// WithDir keeps the state in a folder of the caller's, who removes it.
+// WithDir keeps the state in a folder of the caller's, who removes it. With file
+// storage, a Vault started later on the same folder goes on from there.
 func WithDir(dir string) Option { return func(o *vaultOptions) { o.dir = dir } }
 
 // WithSealed starts sealed; Unseal opens it.
@@ -83,12 +84,15 @@ func LaunchVault(ctx context.Context, options ...Option) (*Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Vault{Dir: o.dir, fail: panicf}
+	v := &Vault{fail: panicf}
 	if o.dir == "" {
-		if v.Dir, err = os.MkdirTemp("", "sallyport-vault-"); err != nil {
-			return nil, err
-		}
+		v.Dir, err = os.MkdirTemp("", "sallyport-vault-")
 		v.stops = append(v.stops, func() { _ = os.RemoveAll(v.Dir) })
+	} else if v.Dir, err = filepath.Abs(o.dir); err == nil {
+		err = os.MkdirAll(v.Dir, 0o700)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := v.launch(ctx, program, o); err != nil {
 		return nil, errors.Join(err, v.Stop())

@@ -123,6 +123,17 @@ func TestFileStorageOutlastsACrash(t *testing.T) {
 	eventually(t, "the end of the role", func() bool { return len(pg.Roles("v-")) == 0 })
 }
 
+func TestFolderIsTakenUpByAnother(t *testing.T) {
+	t.Parallel()
+	options := []vaulttest.Option{vaulttest.WithFileStorage(), vaulttest.WithDir(t.TempDir() + "/vault")}
+	first, err := vaulttest.LaunchVault(t.Context(), options...)
+	check(t, err)
+	check(t, vaulttest.WritePolicy(first, "app", `path "a" { capabilities = ["read"] }`))
+	check(t, first.Stop())
+	second := vaulttest.StartVault(t, options...)
+	second.Must(http.MethodGet, "sys/policies/acl/app", nil)
+}
+
 func TestMemoryForgetsInACrash(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.StartVault(t)
