@@ -63,7 +63,7 @@ func TestWallsStand(t *testing.T) {
 		"gateway/transport test> gateway/gatewaytest",
 		"gateway/dataplane -> gateway/pipeline keys",
 		"gateway/control -> gateway/pipeline gateway/lease gateway/policy keys",
-		"gateway/broker/localca -> gateway/broker gateway/fault crypto/x509",
+		"gateway/broker/localca -> gateway/lease gateway/fault crypto/x509",
 		"gateway/store/sqlite -> keys gateway/lease gateway/control gateway/authn modernc.org/sqlite",
 		"gateway/store/sqlite test> gateway/store/storetest",
 		"gateway -> gateway/transport gateway/dataplane gateway/broker gateway/control gateway/config",
