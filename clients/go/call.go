@@ -36,6 +36,12 @@ var repeatable = []string{
 	controlv1.WorkloadService_ListWorkloads_FullMethodName,
 	controlv1.WorkloadService_ListRevokedCertificates_FullMethodName,
 	controlv1.PolicyService_GetPolicy_FullMethodName,
+	controlv1.SecretRoleService_GetSecretRole_FullMethodName,
+	controlv1.SecretRoleService_ListSecretRoles_FullMethodName,
+	controlv1.SecretRoleService_ListSources_FullMethodName,
+	controlv1.SecretRoleService_GetSourcePolicy_FullMethodName,
+	controlv1.LeaseService_InspectLease_FullMethodName,
+	controlv1.LeaseService_SearchLeases_FullMethodName,
 }
 
 // mayRepeat reports whether a method can be called twice where once was meant. The

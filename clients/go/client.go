@@ -76,9 +76,11 @@ func Dial(ctx context.Context, addr string, o Options) (*Client, error) {
 // Methods that change something are never tried again by themselves.
 type Control struct {
 	connection
-	Keyrings  controlv1.KeyringServiceClient
-	Workloads controlv1.WorkloadServiceClient
-	Policy    controlv1.PolicyServiceClient
+	Keyrings    controlv1.KeyringServiceClient
+	Workloads   controlv1.WorkloadServiceClient
+	Policy      controlv1.PolicyServiceClient
+	SecretRoles controlv1.SecretRoleServiceClient
+	Leases      controlv1.LeaseServiceClient
 }
 
 // DialControl is [Dial] for the control plane.
@@ -89,7 +91,8 @@ func DialControl(ctx context.Context, addr string, o Options) (*Control, error) 
 	}
 	return &Control{
 		c, controlv1.NewKeyringServiceClient(c.grpc), controlv1.NewWorkloadServiceClient(c.grpc),
-		controlv1.NewPolicyServiceClient(c.grpc),
+		controlv1.NewPolicyServiceClient(c.grpc), controlv1.NewSecretRoleServiceClient(c.grpc),
+		controlv1.NewLeaseServiceClient(c.grpc),
 	}, nil
 }
 
