@@ -1,9 +1,10 @@
-// Package testvectors publishes the test vectors of the envelope and of the
-// encodings it binds, as JSON files for implementations in every language and
-// as Go types. docs/formats/envelope.md describes what they exercise.
+// Package testvectors publishes the test vectors of the envelope, of the encodings
+// it binds and of sealed delivery, as JSON files for implementations in every
+// language and as Go types. docs/formats/envelope.md and docs/formats/delivery.md
+// describe what they exercise.
 //
 // Each vector says what must happen: "ok", or the one error that the input must
-// produce. A valid vector is also to be sealed again, with its message id, to
+// produce. A valid envelope is also to be sealed again, with its message id, to
 // identical bytes.
 package testvectors
 
@@ -17,7 +18,7 @@ import (
 	"io"
 )
 
-//go:embed envelope.json text.json context.json
+//go:embed envelope.json text.json context.json delivery.json
 var files embed.FS
 
 // Hex is bytes written in lower-case hexadecimal.
@@ -39,7 +40,7 @@ func (h *Hex) UnmarshalText(text []byte) error {
 // Result is the required outcome of a vector.
 type Result string
 
-// The outcomes. All but OK are errors, named as docs/formats/envelope.md does.
+// The outcomes. All but OK are errors, named as the documents of the formats do.
 const (
 	OK             Result = "ok"
 	Open           Result = "open"
@@ -55,6 +56,7 @@ const (
 	TooLarge       Result = "too-large"
 	Duplicate      Result = "duplicate"
 	NotCanonical   Result = "not-canonical"
+	BadKey         Result = "key"
 )
 
 // Pair is one name and value of a context. They are hexadecimal because
@@ -121,6 +123,25 @@ type Context struct {
 	Result   Result `json:"result"`
 }
 
+// Delivery is a vector of a secret sealed to its recipient. Without PrivateKey,
+// sealing to PublicKey must give Result.
+type Delivery struct {
+	Name string `json:"name"`
+	KEM  uint16 `json:"kem"`
+	// PrivateKey is in the form of SerializePrivateKey (RFC 9180 section 7.1); of the
+	// hybrid it is the seed of 32 bytes.
+	PrivateKey Hex    `json:"private_key,omitempty"`
+	PublicKey  Hex    `json:"public_key"`
+	Lease      string `json:"lease"`
+	Workload   string `json:"workload"`
+	// Info is the intermediate value that binds Lease and Workload.
+	Info       Hex    `json:"info,omitempty"`
+	Enc        Hex    `json:"enc,omitempty"`
+	Ciphertext Hex    `json:"ciphertext,omitempty"`
+	Plaintext  Hex    `json:"plaintext,omitempty"`
+	Result     Result `json:"result"`
+}
+
 // file is the shape of every vector file.
 type file[V any] struct {
 	Description string `json:"description"`
@@ -135,6 +156,9 @@ func TextForms() ([]TextForm, error) { return load[TextForm]("text.json") }
 
 // Contexts returns the vectors of context.json.
 func Contexts() ([]Context, error) { return load[Context]("context.json") }
+
+// Deliveries returns the vectors of delivery.json.
+func Deliveries() ([]Delivery, error) { return load[Delivery]("delivery.json") }
 
 func load[V any](name string) ([]V, error) {
 	raw, err := files.ReadFile(name)

@@ -7,7 +7,7 @@ import (
 	"github.com/sallyport/sallyport/crypto/testvectors"
 )
 
-// The packages envelope and binding run the vectors; this test looks at the
+// The packages envelope, binding and delivery run the vectors; this test looks at the
 // files.
 func TestFilesAreStrict(t *testing.T) {
 	envelopes, err := testvectors.Envelopes()
@@ -22,6 +22,10 @@ func TestFilesAreStrict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	deliveries, err := testvectors.Deliveries()
+	if err != nil {
+		t.Fatal(err)
+	}
 	results := make(map[testvectors.Result]int)
 	for _, v := range envelopes {
 		results[v.Result]++
@@ -32,10 +36,14 @@ func TestFilesAreStrict(t *testing.T) {
 	for _, v := range contexts {
 		results[v.Result]++
 	}
+	for _, v := range deliveries {
+		results[v.Result]++
+	}
 	for _, r := range []testvectors.Result{
 		testvectors.OK, testvectors.Open, testvectors.Malformed, testvectors.UnknownVersion, testvectors.UnknownSuite,
 		testvectors.UnknownFlag, testvectors.Text, testvectors.TooManyPairs, testvectors.Name, testvectors.Value,
 		testvectors.NotUTF8, testvectors.TooLarge, testvectors.Duplicate, testvectors.NotCanonical,
+		testvectors.BadKey,
 	} {
 		if results[r] == 0 {
 			t.Errorf("no vector results in %q", r)
