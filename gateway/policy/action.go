@@ -23,6 +23,13 @@ const (
 	ActionDeterministicEncrypt
 	ActionDeterministicDecrypt
 
+	ActionLeaseSecret
+	ActionRenewLease
+	ActionRevokeLease
+	ActionGetLease
+	ActionListLeases
+	ActionWatchLease
+
 	ActionCreateTenant
 	ActionListTenants
 	ActionCreateKeyring
@@ -39,6 +46,17 @@ const (
 	ActionGetPolicy
 	ActionLoadPolicy
 
+	ActionCreateSecretRole
+	ActionGetSecretRole
+	ActionListSecretRoles
+	ActionUpdateSecretRole
+	ActionDeleteSecretRole
+	ActionListSources
+	ActionGetSourcePolicy
+	ActionInspectLease
+	ActionSearchLeases
+	ActionRevokeLeases
+
 	actionEnd // one past the last
 )
 
@@ -50,14 +68,15 @@ type Group uint8
 const (
 	GroupPlaintext Group = iota + 1 // the reply carries plaintext
 	GroupSeal                       // data goes in; no plaintext comes out
-	GroupControl                    // administers keys, workloads and policy
+	GroupSecret                     // brokered secrets: leased, renewed, revoked, looked at
+	GroupControl                    // administers keys, workloads, policy and secrets
 	GroupRead                       // control that changes nothing
 
 	groupEnd
 )
 
 var groupNames = [groupEnd]string{
-	GroupPlaintext: "plaintext", GroupSeal: "seal", GroupControl: "control", GroupRead: "read",
+	GroupPlaintext: "plaintext", GroupSeal: "seal", GroupSecret: "secret", GroupControl: "control", GroupRead: "read",
 }
 
 // String gives the group's name in the schema.
@@ -88,6 +107,14 @@ var actionTable = [actionEnd]actionRow{
 	ActionDeterministicEncrypt: {"deterministicEncrypt", GroupSeal, KindKeyring},
 	ActionDeterministicDecrypt: {"deterministicDecrypt", GroupPlaintext, KindKeyring},
 
+	// A group of its own: what was permitted in terms of plaintext does not grow.
+	ActionLeaseSecret: {"leaseSecret", GroupSecret, KindSecretRole},
+	ActionRenewLease:  {"renewLease", GroupSecret, KindSecretRole},
+	ActionRevokeLease: {"revokeLease", GroupSecret, KindSecretRole},
+	ActionGetLease:    {"getLease", GroupSecret, KindSecretRole},
+	ActionListLeases:  {"listLeases", GroupSecret, KindTenant},
+	ActionWatchLease:  {"watchLease", GroupSecret, KindSecretRole},
+
 	ActionCreateTenant:            {"createTenant", GroupControl, KindTenant},
 	ActionListTenants:             {"listTenants", GroupRead, KindGateway},
 	ActionCreateKeyring:           {"createKeyring", GroupControl, KindKeyring},
@@ -103,6 +130,17 @@ var actionTable = [actionEnd]actionRow{
 	ActionListRevokedCertificates: {"listRevokedCertificates", GroupRead, KindGateway},
 	ActionGetPolicy:               {"getPolicy", GroupRead, KindGateway},
 	ActionLoadPolicy:              {"loadPolicy", GroupControl, KindGateway},
+
+	ActionCreateSecretRole: {"createSecretRole", GroupControl, KindSecretRole},
+	ActionGetSecretRole:    {"getSecretRole", GroupRead, KindSecretRole},
+	ActionListSecretRoles:  {"listSecretRoles", GroupRead, KindTenant},
+	ActionUpdateSecretRole: {"updateSecretRole", GroupControl, KindSecretRole},
+	ActionDeleteSecretRole: {"deleteSecretRole", GroupControl, KindSecretRole},
+	ActionListSources:      {"listSources", GroupRead, KindGateway},
+	ActionGetSourcePolicy:  {"getSourcePolicy", GroupRead, KindGateway},
+	ActionInspectLease:     {"inspectLease", GroupRead, KindSecretRole},
+	ActionSearchLeases:     {"searchLeases", GroupRead, KindGateway},
+	ActionRevokeLeases:     {"revokeLeases", GroupControl, KindGateway},
 }
 
 // Actions lists every action, for comparison with the table of routes.
@@ -156,7 +194,7 @@ func (a Action) Resource() Kind {
 // workloads only.
 func (a Action) DataPlane() bool {
 	g := a.Group()
-	return g == GroupPlaintext || g == GroupSeal
+	return g == GroupPlaintext || g == GroupSeal || g == GroupSecret
 }
 
 // actionEntities are the Cedar entities of the actions, indexed by Action, and

@@ -31,7 +31,7 @@ func (e *entities) Get(uid cedar.EntityUID) (cedar.Entity, bool) {
 }
 
 func (e *entities) parents() cedar.EntityUIDSet {
-	if e.resource.Type == typeKeyring {
+	if e.resource.Type == typeKeyring || e.resource.Type == typeRole {
 		return e.tenancy.parents
 	}
 	return cedar.EntityUIDSet{}
@@ -59,7 +59,7 @@ func actionEntity(uid cedar.EntityUID, own Action) (cedar.Entity, bool) {
 // name, and is immutable.
 type tenancy struct {
 	uid        cedar.EntityUID    // the Tenant
-	parents    cedar.EntityUIDSet // the Tenant: what a keyring of it is in
+	parents    cedar.EntityUIDSet // the Tenant: what a keyring or a role of it is in
 	attributes cedar.Record       // {tenant}: of the resource, and the smallest context
 	// The guards' context when all is proved, for the two chains that can be: most
 	// calls need no other.

@@ -71,7 +71,7 @@ func proved(r Request) bool {
 		return false
 	}
 	if r.Action.DataPlane() {
-		return p.IsWorkload() && r.Resource.kind == KindKeyring && c.Chain == ChainMachine
+		return p.IsWorkload() && r.Resource.kind == r.Action.Resource() && c.Chain == ChainMachine
 	}
 	return r.Action.Group() != 0 && (p.IsOperator() || p.IsWorkload() && p.automation)
 }

@@ -146,7 +146,8 @@ func TestX19Guards(t *testing.T) {
 		typeWorkload, typeWorkload, typeOperator, typeKeyring, "Workload", "Sallyport::workload",
 		"User", "Sallyport::Human",
 	}
-	resources := []cedar.EntityType{typeKeyring, typeKeyring, typeKeyring, typeTenant, typeGateway, typeWorkload, "Keyring"}
+	resources := []cedar.EntityType{typeKeyring, typeKeyring, typeRole, typeTenant, typeGateway, typeWorkload, "Keyring", "SecretRole"}
+	ofData := []cedar.EntityType{typeKeyring, typeRole, typeTenant}
 	random := rand.New(rand.NewPCG(19, 19))
 	vary := func(m cedar.RecordMap, key cedar.String) {
 		if v := strange[random.IntN(len(strange))]; v == nil {
@@ -191,7 +192,7 @@ func TestX19Guards(t *testing.T) {
 		tenant := facts["tenant"] != nil && ofResource["tenant"] != nil && facts["tenant"].Equal(ofResource["tenant"])
 		active := facts["state"] == cedar.Value(cedar.String("active"))
 		data := tenant && active && facts["humanInChain"] == cedar.Value(cedar.False) &&
-			principal.Type == typeWorkload && resource.Type == typeKeyring
+			principal.Type == typeWorkload && slices.Contains(ofData, resource.Type)
 		control := tenant && active && (principal.Type == typeOperator ||
 			principal.Type == typeWorkload && ofPrincipal["automation"] == cedar.Value(cedar.True))
 		for name, want := range map[string]bool{"data": data, "control": control} {

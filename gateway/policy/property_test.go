@@ -87,9 +87,10 @@ func drawPolicies(t *rapid.T) *Snapshot {
 
 func drawResource(t *rapid.T, kind Kind) Resource {
 	names := map[Kind][]string{
-		KindGateway: {"gateway"},
-		KindTenant:  {"tenants/a", "tenants/b", "tenants/c"},
-		KindKeyring: {"tenants/a/keyrings/k", "tenants/a/keyrings/l", "tenants/b/keyrings/k", "tenants/c/keyrings/k"},
+		KindGateway:    {"gateway"},
+		KindTenant:     {"tenants/a", "tenants/b", "tenants/c"},
+		KindSecretRole: {"tenants/a/secretRoles/k", "tenants/b/secretRoles/k"},
+		KindKeyring:    {"tenants/a/keyrings/k", "tenants/a/keyrings/l", "tenants/b/keyrings/k", "tenants/c/keyrings/k"},
 	}
 	r, err := ParseResource(rapid.SampledFrom(names[kind]).Draw(t, "resource"))
 	if err != nil {

@@ -16,6 +16,7 @@ const (
 	typeGateway  cedar.EntityType = "Sallyport::Gateway"
 	typeTenant   cedar.EntityType = "Sallyport::Tenant"
 	typeKeyring  cedar.EntityType = "Sallyport::Keyring"
+	typeRole     cedar.EntityType = "Sallyport::SecretRole"
 	typeAction   cedar.EntityType = "Sallyport::Action"
 )
 
@@ -73,12 +74,13 @@ const (
 	KindGateway Kind = iota + 1
 	KindTenant
 	KindKeyring
+	KindSecretRole
 
 	kindEnd
 )
 
 var kindTypes = [kindEnd]cedar.EntityType{
-	KindGateway: typeGateway, KindTenant: typeTenant, KindKeyring: typeKeyring,
+	KindGateway: typeGateway, KindTenant: typeTenant, KindKeyring: typeKeyring, KindSecretRole: typeRole,
 }
 
 // String gives the kind's entity type, without the namespace.
@@ -96,7 +98,7 @@ type Resource struct {
 	parent string // the tenant's resource name, a part of name; "" for the gateway
 }
 
-var errResource = errors.New(`policy: want "gateway", "tenants/{tenant}" or "tenants/{tenant}/keyrings/{keyring}"`)
+var errResource = errors.New(`policy: want "gateway", "tenants/{tenant}", "tenants/{tenant}/keyrings/{keyring}" or "tenants/{tenant}/secretRoles/{role}"`)
 
 // Gateway is the resource of the actions that concern no tenant.
 var Gateway = Resource{kind: KindGateway, name: "gateway"}
@@ -108,17 +110,27 @@ func ParseResource(name string) (Resource, error) {
 	if name == Gateway.name {
 		return Gateway, nil
 	}
-	const prefix, infix = "tenants/", "/keyrings/"
+	const prefix = "tenants/"
 	rest, ok := strings.CutPrefix(name, prefix)
-	tenant, keyring, nested := strings.Cut(rest, infix)
-	if !ok || tenant == "" || strings.Contains(tenant, "/") ||
-		nested && (keyring == "" || strings.Contains(keyring, "/")) {
+	tenant, below, nested := strings.Cut(rest, "/")
+	if !ok || tenant == "" {
 		return Resource{}, errResource
 	}
 	if !nested {
 		return Resource{KindTenant, name, name}, nil
 	}
-	return Resource{KindKeyring, name, name[:len(prefix)+len(tenant)]}, nil
+	collection, id, _ := strings.Cut(below, "/")
+	if id == "" || strings.Contains(id, "/") {
+		return Resource{}, errResource
+	}
+	parent := name[:len(prefix)+len(tenant)]
+	switch collection {
+	case "keyrings":
+		return Resource{KindKeyring, name, parent}, nil
+	case "secretRoles":
+		return Resource{KindSecretRole, name, parent}, nil
+	}
+	return Resource{}, errResource
 }
 
 // Kind gives the kind.

@@ -55,19 +55,20 @@ const (
 	termGateway
 	termTenant
 	termKeyring
+	termRole
 	termNever  // a type that no request has
 	termEntity // and up: the entities named by the policies
 )
 
 var typeTerms = map[cedar.EntityType]term{
 	typeWorkload: termWorkload, typeOperator: termOperator,
-	typeGateway: termGateway, typeTenant: termTenant, typeKeyring: termKeyring,
+	typeGateway: termGateway, typeTenant: termTenant, typeKeyring: termKeyring, typeRole: termRole,
 }
 
 // index finds the policies that could apply to a request. A policy is filed once,
 // under the term of its principal scope and that of its resource scope. For a
 // request the terms that can be true are few: any, its type, itself, and for a
-// keyring its tenant (no other entity has a parent). A policy filed under another
+// keyring or a secret role its tenant (no other entity has a parent). A policy filed under another
 // pair has a scope that is false, evaluates to false without an error, and cannot
 // change the decision; TestSlicingIsSound compares with evaluating all of them.
 type index struct {
