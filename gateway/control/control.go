@@ -1,14 +1,16 @@
 // Package control holds the verbs of the control plane: tenants, keyrings,
-// workloads and policy. Nothing that it returns can carry plaintext or a key.
+// workloads, policy, secret roles and leases. Nothing that it returns can carry plaintext or a key.
 package control
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/identity"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/gateway/pipeline"
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/keys"
@@ -36,6 +38,7 @@ type Plane struct {
 	TrustDomains []string
 	Archive      policy.Archive
 	Policy       *policy.Engine
+	Leases       *lease.Book
 	Now          func() time.Time
 
 	// loading makes storing a bundle and putting it into force one step, so that the
@@ -53,6 +56,10 @@ const (
 
 // Routes is the control plane's part of the table.
 func (p *Plane) Routes() []pipeline.Route {
+	return slices.Concat(p.keyRoutes(), p.secretRoleRoutes(), p.leaseRoutes())
+}
+
+func (p *Plane) keyRoutes() []pipeline.Route {
 	return []pipeline.Route{
 		pipeline.Effectful(keyringService+"CreateTenant", policy.ActionCreateTenant,
 			func(r *controlv1.CreateTenantRequest, s *pipeline.Subject) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/fault"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/keys"
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 )
@@ -93,7 +94,12 @@ func (p *Plane) setEnabled(ctx context.Context, name string, enabled bool, reply
 		row.Revision++
 	}
 	setWorkload(reply, row)
-	return p.refresh(ctx)
+	if err := p.refresh(ctx); err != nil || enabled {
+		return err
+	}
+	// It gets no new leases from now on; those that it has end.
+	_, err = p.Leases.RevokeWhere(ctx, lease.Query{Workload: row.SPIFFEID})
+	return err
 }
 
 func parseWorkload(name string) (id string, err error) {
@@ -129,7 +135,11 @@ func (p *Plane) revokeCertificate(ctx context.Context, _ Grant, req *controlv1.R
 		return err
 	}
 	setRevocation(reply, row)
-	return p.refresh(ctx)
+	if err := p.refresh(ctx); err != nil {
+		return err
+	}
+	_, err = p.Leases.RevokeWhere(ctx, lease.Query{Evidence: f})
+	return err
 }
 
 func (p *Plane) listRevokedCertificates(ctx context.Context, _ Grant, req *controlv1.ListRevokedCertificatesRequest, reply *controlv1.ListRevokedCertificatesResponse) error {

@@ -21,9 +21,13 @@ type Config struct {
 	Clock   *Clock
 	Limits  Limits
 	Logger  *slog.Logger
-	// Restored says that the ledger is a backup: what it calls reserved may be in use
-	// by now, and is adopted instead of revoked.
-	Restored bool
+	// Restored is when the ledger was last restored from a backup, or the zero time. What
+	// it calls reserved from before may be in use by now, and is adopted instead of
+	// revoked.
+	Restored time.Time
+	// Observe, if set, is told how long a source took for "prepare", "issue", "renew",
+	// "revoke" and "inspect".
+	Observe func(source, verb string, took time.Duration)
 }
 
 // Limits bound what the book asks of sources. Every field is required.
@@ -58,8 +62,8 @@ type Book struct {
 
 	mu sync.Mutex
 	// unended are leases whose end is decided but could not be written down.
-	unended  map[Name]struct{}
-	watchers map[Name]map[chan struct{}]struct{}
+	unended map[Name]struct{}
+	changed map[Name]chan struct{} // of those that somebody watches
 }
 
 // gate is how calls get to one source.
@@ -70,7 +74,7 @@ func NewBook(c Config) *Book {
 	b := &Book{
 		Config: c, started: c.Clock.Now(), gates: map[string]gate{}, wake: make(chan struct{}, 1),
 		allowance: newAllowance(c.Limits.PerSecond, c.Limits.Burst),
-		unended:   map[Name]struct{}{}, watchers: map[Name]map[chan struct{}]struct{}{},
+		unended:   map[Name]struct{}{}, changed: map[Name]chan struct{}{},
 	}
 	for name := range c.Sources {
 		b.gates[name] = gate{
@@ -134,10 +138,12 @@ func (b *Book) Issue(ctx context.Context, r Request) (Lease, Value, error) {
 
 func (b *Book) issue(ctx context.Context, r Request, role Role, source Source, lifetime time.Duration) (Lease, Value, error) {
 	now := b.Clock.Now()
+	prepared := b.clocked(role.Source, "prepare")
 	ticket, err := source.Prepare(ctx, Order{
 		Lease: Name{role.Name, r.ID}, Role: role, Workload: r.Caller.Name(), Registration: r.Caller.Registration(),
 		Lifetime: lifetime, MaxLifetime: maxLifetime(role, lifetime), Now: now,
 	})
+	prepared()
 	if err != nil {
 		return Lease{}, nil, err
 	}
@@ -156,9 +162,11 @@ func (b *Book) issue(ctx context.Context, r Request, role Role, source Source, l
 		if errors.Is(err, ErrQuota) {
 			_ = source.Revoke(ctx, l.Anchor)
 		}
-		return Lease{}, nil, faultOf(err)
+		return Lease{}, nil, Fault(err)
 	}
+	done := b.clocked(role.Source, "issue")
 	issued, err := ticket.Issue(ctx)
+	done()
 	if err != nil {
 		issued.Value.Wipe()
 		b.Abandon(ctx, l.Name)
@@ -171,9 +179,18 @@ func (b *Book) issue(ctx context.Context, r Request, role Role, source Source, l
 	if err := b.update(ctx, &l); err != nil {
 		issued.Value.Wipe()
 		b.Abandon(ctx, l.Name)
-		return Lease{}, nil, faultOf(err)
+		return Lease{}, nil, Fault(err)
 	}
 	return l, issued.Value, nil
+}
+
+// clocked begins to measure a call of a source; the result ends it.
+func (b *Book) clocked(source, verb string) func() {
+	if b.Observe == nil {
+		return func() {}
+	}
+	begun := time.Now()
+	return func() { b.Observe(source, verb, time.Since(begun)) }
 }
 
 // admit refuses who asks too often or holds too much, before the source is asked.
@@ -185,7 +202,7 @@ func (b *Book) admit(ctx context.Context, caller identity.Workload, role Role) e
 		Workload: caller.Name(), Tenant: role.Name.Tenant, Role: role.Name.Role, Live: true, Limit: int(role.Quota),
 	})
 	if err != nil {
-		return faultOf(err)
+		return Fault(err)
 	}
 	if len(held) >= int(role.Quota) {
 		return fault.New(fault.QuotaExceeded, "")
@@ -196,7 +213,7 @@ func (b *Book) admit(ctx context.Context, caller identity.Workload, role Role) e
 func (b *Book) role(ctx context.Context, n RoleName) (Role, Source, error) {
 	role, err := b.Roles.Role(ctx, n)
 	if err != nil {
-		return Role{}, nil, faultOf(err)
+		return Role{}, nil, Fault(err)
 	}
 	source := b.Sources[role.Source]
 	if source == nil {
@@ -232,7 +249,7 @@ func maxLifetime(role Role, lifetime time.Duration) time.Duration {
 func (b *Book) Owned(ctx context.Context, n Name, caller identity.Workload) (Lease, error) {
 	l, err := b.Ledger.Lease(ctx, n)
 	if err != nil {
-		return Lease{}, faultOf(err)
+		return Lease{}, Fault(err)
 	}
 	if l.Workload != caller.Name() {
 		return Lease{}, fault.New(fault.NotFound, "")
@@ -272,7 +289,9 @@ func (b *Book) Renew(ctx context.Context, n Name, caller identity.Workload, life
 	defer leave()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.Limits.IssueTimeout)
 	defer cancel()
+	done := b.clocked(l.Source, "renew")
 	end, err := source.Renew(ctx, l.Anchor, lifetime, l.MaxExpires)
+	done()
 	if errors.Is(err, fault.New(fault.LeaseGone, "")) {
 		b.look(ctx, l) // the sweeper finds out what became of it
 	}
@@ -290,10 +309,10 @@ func (b *Book) noteRenewed(ctx context.Context, l Lease, end time.Time) (Lease, 
 		l.Expires, l.Due, l.Failures, l.Failure = end, end, 0, ""
 		err := b.update(ctx, &l)
 		if err == nil || !errors.Is(err, ErrConflict) {
-			return l, faultOf(err)
+			return l, Fault(err)
 		}
 		if l, err = b.Ledger.Lease(ctx, l.Name); err != nil {
-			return Lease{}, faultOf(err)
+			return Lease{}, Fault(err)
 		}
 		if l.State != StateActive {
 			return Lease{}, fault.New(fault.LeaseGone, "")
@@ -340,7 +359,7 @@ func (b *Book) RevokeWhere(ctx context.Context, q Query) (int, error) {
 	for {
 		page, err := b.Ledger.Leases(ctx, q)
 		if err != nil {
-			return revoked, faultOf(err)
+			return revoked, Fault(err)
 		}
 		for _, l := range page {
 			_, moved, err := b.decide(ctx, l)
@@ -373,10 +392,10 @@ func (b *Book) decide(ctx context.Context, l Lease) (_ Lease, moved bool, err er
 			return l, true, nil
 		}
 		if !errors.Is(err, ErrConflict) {
-			return l, false, faultOf(err)
+			return l, false, Fault(err)
 		}
 		if l, err = b.Ledger.Lease(ctx, l.Name); err != nil {
-			return l, false, faultOf(err)
+			return l, false, Fault(err)
 		}
 	}
 }
@@ -407,7 +426,7 @@ func (b *Book) abandon(ctx context.Context, n Name) error {
 	return err
 }
 
-// update writes a row that has moved, counts its revision, and tells the watchers.
+// update writes a row that has moved, counts its revision, and tells those who watch.
 func (b *Book) update(ctx context.Context, l *Lease) error {
 	if err := b.Ledger.Update(ctx, *l); err != nil {
 		return err
@@ -417,45 +436,35 @@ func (b *Book) update(ctx context.Context, l *Lease) error {
 	return nil
 }
 
-// Watch gives a channel on which something comes when the lease has changed in this
-// process. The caller calls stop when it is done.
-func (b *Book) Watch(n Name) (changed <-chan struct{}, stop func()) {
-	c := make(chan struct{}, 1)
+// Changed gives a channel that is closed with the next change of the lease in this
+// process.
+func (b *Book) Changed(n Name) <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.watchers[n] == nil {
-		b.watchers[n] = map[chan struct{}]struct{}{}
+	if b.changed[n] == nil {
+		b.changed[n] = make(chan struct{})
 	}
-	b.watchers[n][c] = struct{}{}
-	return c, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		delete(b.watchers[n], c)
-		if len(b.watchers[n]) == 0 {
-			delete(b.watchers, n)
-		}
-	}
+	return b.changed[n]
 }
 
 func (b *Book) tell(n Name) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for c := range b.watchers[n] {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+	if c := b.changed[n]; c != nil {
+		close(c)
+		delete(b.changed, n)
 	}
 }
 
 // Held lists the caller's leases in a tenant that are not gone.
 func (b *Book) Held(ctx context.Context, t keys.Tenant, caller identity.Workload, after Cursor, limit int) ([]Lease, error) {
 	rows, err := b.Ledger.Leases(ctx, Query{Tenant: t, Workload: caller.Name(), Live: true, After: after, Limit: limit})
-	return rows, faultOf(err)
+	return rows, Fault(err)
 }
 
-// faultOf turns an error of the ledger into a reason.
-func faultOf(err error) error {
+// Fault turns an error of a Ledger or Roles into a *fault.Error with a reason; others
+// pass.
+func Fault(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -467,8 +476,6 @@ func faultOf(err error) error {
 		return fault.Wrap(fault.Conflict, "", err)
 	case errors.Is(err, ErrQuota):
 		return fault.Wrap(fault.QuotaExceeded, "", err)
-	case errors.Is(err, ErrName):
-		return fault.Wrap(fault.InvalidArgument, "", err)
 	case errors.Is(err, ErrStore):
 		return fault.Wrap(fault.StoreUnavailable, "", err)
 	}

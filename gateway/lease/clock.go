@@ -9,26 +9,25 @@ const MaxClockSkew = 2 * time.Second
 // passed since the start by the monotonic clock. After a jump back no lease lives
 // longer than it would have; after a jump forward leases end early, which is safe.
 type Clock struct {
-	start time.Time
-	now   func() time.Time
+	start   time.Time
+	wall    func() time.Time
+	elapsed func() time.Duration // since start; never less than before
 }
 
 // NewClock makes a Clock over time.Now, or what stands for it in a test.
-func NewClock(now func() time.Time) *Clock { return &Clock{start: now(), now: now} }
+func NewClock(now func() time.Time) *Clock {
+	start := now()
+	// Sub uses the monotonic readings if both have one; Round strips them.
+	return &Clock{
+		start: start.Round(0),
+		wall:  func() time.Time { return now().Round(0) }, elapsed: func() time.Duration { return now().Sub(start) },
+	}
+}
 
 // Now gives the time.
-func (c *Clock) Now() time.Time {
-	now := c.now()
-	// Sub uses the monotonic readings, Round strips them.
-	steady := c.start.Round(0).Add(now.Sub(c.start))
-	if wall := now.Round(0); wall.After(steady) {
-		return wall
-	}
-	return steady
-}
+func (c *Clock) Now() time.Time { return later(c.wall(), c.steady()) }
 
 // Skew is how far the wall clock has jumped since the start: forward if positive.
-func (c *Clock) Skew() time.Duration {
-	now := c.now()
-	return now.Round(0).Sub(c.start.Round(0).Add(now.Sub(c.start)))
-}
+func (c *Clock) Skew() time.Duration { return c.wall().Sub(c.steady()) }
+
+func (c *Clock) steady() time.Time { return c.start.Add(c.elapsed()) }

@@ -2,15 +2,11 @@ package lease
 
 import (
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"strings"
 
+	"github.com/sallyport/sallyport/gateway/fault"
 	"github.com/sallyport/sallyport/keys"
 )
-
-// ErrName: a name breaks its grammar.
-var ErrName = errors.New("lease: invalid name")
 
 // RoleName names a secret role within its tenant.
 type RoleName struct {
@@ -21,12 +17,12 @@ type RoleName struct {
 // String gives "tenants/{tenant}/secretRoles/{role}".
 func (n RoleName) String() string { return "tenants/" + string(n.Tenant) + "/secretRoles/" + n.Role }
 
-// ParseRoleName parses what String writes and nothing else; the error wraps ErrName.
+// ParseRoleName parses what String writes and nothing else; the error is INVALID_ARGUMENT.
 func ParseRoleName(s string) (RoleName, error) {
 	rest, ok := strings.CutPrefix(s, "tenants/")
 	tenant, role, found := strings.Cut(rest, "/secretRoles/")
 	if !ok || !found || !keys.ValidID(tenant) || !keys.ValidID(role) {
-		return RoleName{}, fmt.Errorf("%w: want tenants/{tenant}/secretRoles/{role}", ErrName)
+		return RoleName{}, fault.New(fault.InvalidArgument, "want tenants/{tenant}/secretRoles/{role}")
 	}
 	return RoleName{keys.Tenant(tenant), role}, nil
 }
@@ -46,7 +42,7 @@ type Name struct {
 // String gives "tenants/{tenant}/secretRoles/{role}/leases/{lease}".
 func (n Name) String() string { return n.Role.String() + "/leases/" + n.ID.String() }
 
-// ParseName parses what String writes and nothing else; the error wraps ErrName.
+// ParseName parses what String writes and nothing else; the error is INVALID_ARGUMENT.
 func ParseName(s string) (Name, error) {
 	parent, id, found := strings.Cut(s, "/leases/")
 	role, err := ParseRoleName(parent)
@@ -56,5 +52,5 @@ func ParseName(s string) (Name, error) {
 			return n, nil
 		}
 	}
-	return Name{}, fmt.Errorf("%w: want tenants/{tenant}/secretRoles/{role}/leases/{lease}", ErrName)
+	return Name{}, fault.New(fault.InvalidArgument, "want tenants/{tenant}/secretRoles/{role}/leases/{lease}")
 }

@@ -59,7 +59,7 @@ func (b *Book) Wake() {
 func (b *Book) Run(ctx context.Context, n Notes) {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
-	b.settle(ctx)
+	b.Settle(ctx)
 	for {
 		if err := b.Sweep(ctx, n); err != nil && ctx.Err() == nil {
 			b.Logger.ErrorContext(ctx, "leases could not be swept and will be tried again", "error", err)
@@ -73,8 +73,9 @@ func (b *Book) Run(ctx context.Context, n Notes) {
 	}
 }
 
-// settle makes due what an earlier process left reserved: nobody issues those now.
-func (b *Book) settle(ctx context.Context) {
+// Settle makes due what an earlier process left reserved: nobody issues those now. Run begins
+// with it.
+func (b *Book) Settle(ctx context.Context) {
 	q := Query{State: StateReserved, Limit: sweepBatch}
 	for {
 		page, err := b.Ledger.Leases(ctx, q)
@@ -155,7 +156,7 @@ func (b *Book) endUnended(ctx context.Context) {
 func (b *Book) tend(ctx context.Context, l Lease, n Notes) (err error) {
 	switch l.State {
 	case StateReserved:
-		if b.Restored && l.Created.Before(b.started) {
+		if l.Created.Before(b.Restored) {
 			err = b.inspect(ctx, l, n)
 		} else if l, _, err = b.decide(ctx, l); err == nil && l.State == StateRevoking {
 			err = b.end(ctx, l, n)
@@ -182,7 +183,7 @@ func (b *Book) tend(ctx context.Context, l Lease, n Notes) (err error) {
 // to the ledger, or the ledger be a backup.
 func (b *Book) inspect(ctx context.Context, l Lease, n Notes) error {
 	var s Standing
-	err := b.atSource(ctx, l, func(ctx context.Context, source Source) (err error) {
+	err := b.atSource(ctx, l, "inspect", func(ctx context.Context, source Source) (err error) {
 		s, err = source.Inspect(ctx, l.Anchor)
 		return err
 	})
@@ -233,7 +234,7 @@ func (b *Book) end(ctx context.Context, l Lease, n Notes) error {
 
 // attempt tries once to end a credential, and writes down what came of it.
 func (b *Book) attempt(ctx context.Context, l Lease) (Lease, error) {
-	err := b.atSource(ctx, l, func(ctx context.Context, source Source) error { return source.Revoke(ctx, l.Anchor) })
+	err := b.atSource(ctx, l, "revoke", func(ctx context.Context, source Source) error { return source.Revoke(ctx, l.Anchor) })
 	if err != nil {
 		if ctx.Err() != nil {
 			return l, ctx.Err()
@@ -272,7 +273,7 @@ func (b *Book) failed(ctx context.Context, l Lease, cause error) error {
 }
 
 // atSource calls the lease's source, by the places that are kept for ending leases.
-func (b *Book) atSource(ctx context.Context, l Lease, call func(context.Context, Source) error) error {
+func (b *Book) atSource(ctx context.Context, l Lease, verb string, call func(context.Context, Source) error) error {
 	source := b.Sources[l.Source]
 	if source == nil {
 		return fault.New(fault.SourceRefused, "the source is not configured any more")
@@ -284,6 +285,7 @@ func (b *Book) atSource(ctx context.Context, l Lease, call func(context.Context,
 		return err
 	}
 	defer leave()
+	defer b.clocked(l.Source, verb)()
 	return call(ctx, source)
 }
 

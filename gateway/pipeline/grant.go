@@ -69,6 +69,10 @@ func (g Grant[C]) Again(at time.Time, changed <-chan struct{}) {
 	g.call.again = again{at, changed}
 }
 
+// Scheduled is the time that the handler gave to Again for the reply before; the zero
+// time for the first reply of a stream.
+func (g Grant[C]) Scheduled() time.Time { return g.call.scheduled }
+
 // NoteVersion records the key version that was used.
 func (g Grant[C]) NoteVersion(v uint32) { g.call.record.Version = v }
 
@@ -117,9 +121,11 @@ type call struct {
 	subject  Subject
 	started  time.Time
 
-	shown    *authn.Evidence
-	undo     func()
-	again    again
+	shown *authn.Evidence
+	undo  func()
+	again again
+	// scheduled is the again of the stream's reply before.
+	scheduled time.Time
 
 	record   auditv1.Record
 	time     timestamppb.Timestamp

@@ -251,7 +251,8 @@ func (c *call) setTime(t time.Time) {
 
 // end forgets everything about the call.
 func (c *call) end() {
-	c.route, c.caller, c.shown, c.undo, c.again = nil, nil, nil, nil, again{}
+	c.route, c.caller, c.shown, c.undo = nil, nil, nil, nil
+	c.again, c.scheduled = again{}, time.Time{}
 	c.subject = Subject{}
 	c.record.Reset()
 }

@@ -28,12 +28,12 @@ type Route struct {
 
 	// receipted puts a receipt into a reply of a stream.
 	receipted func(reply proto.Message, receipt string)
-	admits  []optionsv1.CallerKind
-	request func() proto.Message
-	reply   func() proto.Message
-	subject func(req proto.Message, s *Subject) error
-	narrow  func(identity.Caller) *fault.Error
-	act     func(ctx context.Context, c *call, req, reply proto.Message) error
+	admits    []optionsv1.CallerKind
+	request   func() proto.Message
+	reply     func() proto.Message
+	subject   func(req proto.Message, s *Subject) error
+	narrow    func(identity.Caller) *fault.Error
+	act       func(ctx context.Context, c *call, req, reply proto.Message) error
 }
 
 // message is a pointer to a generated message struct.

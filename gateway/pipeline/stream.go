@@ -47,6 +47,7 @@ func (s *Stream) Next(ctx context.Context, reply proto.Message) (audit.Receipt, 
 	c := p.calls.Get().(*call)
 	defer p.calls.Put(c)
 	defer c.end()
+	c.scheduled = s.next.at
 	receipt, err := p.answer(ctx, c, s.route, s.evidence, s.request, reply)
 	s.next, s.undo = c.again, c.undo
 	if err == nil && s.route.receipted != nil {

@@ -13,12 +13,16 @@ import (
 type Check struct {
 	Name string
 	Err  func() error
+	// Advisory is true for what people must know and callers can live with: it is a
+	// detail, and does not make the gateway unready.
+	Advisory bool
 }
 
 // readiness is the body of /readyz.
 type readiness struct {
 	Ready   bool     `json:"ready"`
 	Reasons []string `json:"reasons,omitempty"`
+	Details []string `json:"details,omitempty"`
 }
 
 // NewOps answers the questions of the machine that runs the gateway: /livez,
@@ -32,12 +36,17 @@ func NewOps(metrics prometheus.Gatherer, checks []Check) http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		r := readiness{Ready: true}
 		for _, c := range checks {
-			if err := c.Err(); err != nil {
+			switch err := c.Err(); {
+			case err == nil:
+			case c.Advisory:
+				r.Details = append(r.Details, c.Name+": "+err.Error())
+			default:
 				r.Ready = false
 				r.Reasons = append(r.Reasons, c.Name+": "+err.Error())
 			}
 		}
 		slices.Sort(r.Reasons)
+		slices.Sort(r.Details)
 		w.Header().Set("Content-Type", "application/json")
 		if !r.Ready {
 			w.WriteHeader(http.StatusServiceUnavailable)
