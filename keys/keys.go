@@ -119,6 +119,9 @@ const (
 	PurposeAEAD          Purpose = 1 // authenticated encryption
 	PurposeDeterministic Purpose = 2 // equal plaintexts give equal envelopes
 	PurposeMAC           Purpose = 3 // message authentication
+	// PurposeSigning is the signing key of an authority of the gateway's own, which a
+	// KEK wraps like a keyset. It is no keyring's purpose: Valid denies it.
+	PurposeSigning Purpose = 4
 )
 
 // State is the state of a version. The zero value is none.

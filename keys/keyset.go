@@ -35,6 +35,7 @@ func parameters(p Purpose) (key.Parameters, error) {
 		return hmac.NewParameters(hmac.ParametersOpts{
 			KeySizeInBytes: 32, TagSizeInBytes: 32, HashType: hmac.SHA256, Variant: hmac.VariantNoPrefix,
 		})
+	case PurposeSigning: // no keyring's
 	}
 	return nil, fmt.Errorf("%w: purpose %d", ErrArgument, p)
 }
@@ -97,6 +98,7 @@ func openKeyset(serialised []byte, p Purpose, s envelope.Scope) (*Handle, error)
 		}
 		h.mac, err = envelope.NewMACKey(primitive, s)
 		return h, err
+	case PurposeSigning: // no keyring's
 	}
 	return nil, errKeyset
 }

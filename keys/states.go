@@ -11,11 +11,13 @@ func (p Purpose) String() string {
 		return "deterministic"
 	case PurposeMAC:
 		return "mac"
+	case PurposeSigning:
+		return "signing"
 	}
 	return "none"
 }
 
-// Valid reports whether p is one of the purposes.
+// Valid reports whether p is one of the purposes of keyrings.
 func (p Purpose) Valid() bool { return p >= PurposeAEAD && p <= PurposeMAC }
 
 // String gives the state's name as the documents write it.
