@@ -45,6 +45,26 @@ func (s *stamp) Scan(v any) error {
 	return nil
 }
 
+// instant is a time that is part of an order: a stamp that is never NULL. The least
+// integer stands for the zero time.
+type instant time.Time
+
+// Value implements driver.Valuer.
+func (i instant) Value() (driver.Value, error) {
+	if time.Time(i).IsZero() {
+		return int64(math.MinInt64), nil
+	}
+	return stamp(i).Value()
+}
+
+// Scan implements sql.Scanner.
+func (i *instant) Scan(v any) error {
+	if v == int64(math.MinInt64) {
+		v = nil
+	}
+	return (*stamp)(i).Scan(v)
+}
+
 // blob gives bytes for a column that is NOT NULL.
 func blob(b []byte) []byte {
 	if b == nil {

@@ -12,7 +12,7 @@ import (
 
 // family is how one of the interfaces that we implement calls what can go wrong;
 // nil where it has no word for it.
-type family struct{ notFound, exists, conflict, store error }
+type family struct{ notFound, exists, conflict, quota, store error }
 
 // wrap turns an error of the driver into one of the family. Errors that are of the
 // family already pass, and so does the end of a context.
@@ -20,7 +20,7 @@ func (f family) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	for _, known := range []error{f.notFound, f.exists, f.conflict, context.Canceled, context.DeadlineExceeded} {
+	for _, known := range []error{f.notFound, f.exists, f.conflict, f.quota, context.Canceled, context.DeadlineExceeded} {
 		if known != nil && errors.Is(err, known) {
 			return err
 		}

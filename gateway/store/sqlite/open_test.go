@@ -120,10 +120,12 @@ func TestOpenForeign(t *testing.T) {
 
 func TestOpenNewer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
-	for _, version := range []string{"2", "1000", "-1"} {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	must(t, err)
+	for _, version := range []int{len(files) + 1, 1000, -1} {
 		_ = os.Remove(path)
 		must(t, closed(Create(t.Context(), path)))
-		execSQL(t, path, "PRAGMA user_version = "+version)
+		execSQL(t, path, fmt.Sprint("PRAGMA user_version = ", version))
 		wantError(t, closed(Open(t.Context(), path)), ErrNewer)
 	}
 }

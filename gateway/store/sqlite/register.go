@@ -9,7 +9,9 @@ import (
 
 var _ authn.Register = (*Store)(nil)
 
-var registerFamily = family{authn.ErrNotFound, authn.ErrExists, authn.ErrConflict, authn.ErrStore}
+var registerFamily = family{
+	notFound: authn.ErrNotFound, exists: authn.ErrExists, conflict: authn.ErrConflict, store: authn.ErrStore,
+}
 
 // CreateWorkload implements authn.Register.
 func (s *Store) CreateWorkload(ctx context.Context, r authn.Registration) error {

@@ -11,7 +11,9 @@ import (
 
 var _ keys.Shelf = (*Store)(nil)
 
-var keysFamily = family{keys.ErrNotFound, keys.ErrExists, keys.ErrConflict, keys.ErrStore}
+var keysFamily = family{
+	notFound: keys.ErrNotFound, exists: keys.ErrExists, conflict: keys.ErrConflict, store: keys.ErrStore,
+}
 
 // CreateTenant implements keys.Shelf.
 func (s *Store) CreateTenant(ctx context.Context, t keys.Tenant, created time.Time) error {

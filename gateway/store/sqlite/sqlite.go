@@ -51,8 +51,8 @@ const (
 	createOptions = options + "&_pragma=journal_mode(DELETE)"
 )
 
-// Store is an open database. It implements keys.Shelf, authn.Register and
-// policy.Archive. All methods are safe for concurrent use.
+// Store is an open database. It implements keys.Shelf, authn.Register,
+// policy.Archive, lease.Ledger and lease.Roles. All methods are safe for concurrent use.
 type Store struct {
 	write, read *sql.DB
 	lock        *os.File
