@@ -23,6 +23,9 @@ import (
 // one that can be killed.
 const childVar = "SALLYPORT_TEST_CHILD"
 
+// childVaultVar, if set, is the child's source of secrets: a config.Vault as JSON.
+const childVaultVar = "SALLYPORT_TEST_VAULT"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childVar); dir != "" {
 		if err := serveChild(dir); err != nil {
@@ -38,7 +41,15 @@ func TestMain(m *testing.M) {
 func serveChild(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	g, err := development.Start(ctx, development.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	settings := development.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}
+	if text := os.Getenv(childVaultVar); text != "" {
+		w := &vaultWorld{}
+		if err := json.Unmarshal([]byte(text), &w.source); err != nil {
+			return err
+		}
+		settings.Change = w.change
+	}
+	g, err := development.Start(ctx, settings)
 	if err != nil {
 		return err
 	}
@@ -58,10 +69,10 @@ type child struct {
 }
 
 // startChild starts a gateway in a directory, and returns when it serves.
-func startChild(t *testing.T, dir string) child {
+func startChild(t *testing.T, dir string, environment ...string) child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env, cmd.Stderr = append(os.Environ(), childVar+"="+dir), os.Stderr
+	cmd.Env, cmd.Stderr = append(append(os.Environ(), childVar+"="+dir), environment...), os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	_, err = cmd.StdinPipe() // open for as long as this process lives

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/gateway/audit"
 	"github.com/sallyport/sallyport/gateway/authn"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/gateway/pipeline"
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/gateway/transport"
@@ -27,6 +28,8 @@ type Config struct {
 	Register authn.Register
 	Archive  policy.Archive
 	Log      audit.Log
+	// Leases is the book of what was leased. The gateway sweeps it while it serves.
+	Leases *lease.Book
 	// PseudonymKey is the HMAC key of context values in audit records.
 	PseudonymKey []byte
 
@@ -118,6 +121,7 @@ func (g *Gateway) Serve(ctx context.Context, drain time.Duration) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.pipeline.Run(background) })
 	wg.Go(func() { g.tend(background) })
+	wg.Go(func() { g.config.Leases.Run(background, leaseNotes{g}) })
 	served := make(chan error, 1)
 	wg.Go(func() { served <- g.server.Serve() })
 
@@ -126,6 +130,7 @@ func (g *Gateway) Serve(ctx context.Context, drain time.Duration) error {
 	case err = <-served:
 	case <-ctx.Done():
 		shutdown, cancel := context.WithTimeout(background, drain)
+		g.pipeline.Drain()
 		g.server.Shutdown(shutdown)
 		cancel()
 		err = <-served

@@ -24,6 +24,7 @@ import (
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
 	optionsv1 "github.com/sallyport/sallyport/proto/sallyport/options/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
 // admitted stands for an answer, or a refusal that is not about who calls.
@@ -54,21 +55,27 @@ const onData, onControl = "data", "control"
 var rows = map[string]string{
 	"Encrypt": onData, "Decrypt": onData, "Rewrap": onData, "BatchEncrypt": onData, "BatchDecrypt": onData, "BatchRewrap": onData,
 	"ComputeMac": onData, "VerifyMac": onData, "DeterministicEncrypt": onData, "DeterministicDecrypt": onData,
+	"LeaseSecret": onData, "RenewLease": onData, "RevokeLease": onData, "GetLease": onData, "ListLeases": onData,
+	"WatchLease": onData,
 
 	"CreateTenant": onControl, "ListTenants": onControl, "CreateKeyring": onControl, "GetKeyring": onControl,
 	"ListKeyrings": onControl, "RotateKeyring": onControl, "SetVersionState": onControl,
 	"RegisterWorkload": onControl, "ListWorkloads": onControl, "DisableWorkload": onControl, "EnableWorkload": onControl,
 	"RevokeCertificate": onControl, "ListRevokedCertificates": onControl,
 	"GetPolicy": onControl, "LoadPolicy": onControl,
+	"CreateSecretRole": onControl, "GetSecretRole": onControl, "ListSecretRoles": onControl,
+	"UpdateSecretRole": onControl, "DeleteSecretRole": onControl, "ListSources": onControl, "GetSourcePolicy": onControl,
+	"InspectLease": onControl, "SearchLeases": onControl, "RevokeLeases": onControl,
 }
 
 // clients makes the generated clients of a plane.
 func clients(plane string, c grpc.ClientConnInterface) []any {
 	if plane == onData {
-		return []any{datav1.NewDataServiceClient(c)}
+		return []any{datav1.NewDataServiceClient(c), secretsv1.NewSecretServiceClient(c)}
 	}
 	return []any{
 		controlv1.NewKeyringServiceClient(c), controlv1.NewWorkloadServiceClient(c), controlv1.NewPolicyServiceClient(c),
+		controlv1.NewSecretRoleServiceClient(c), controlv1.NewLeaseServiceClient(c),
 	}
 }
 
@@ -134,6 +141,9 @@ func callAll(t *testing.T, client any) map[string]error {
 		}
 		out := method.Call([]reflect.Value{reflect.ValueOf(ctx), request})
 		err, _ := out[1].Interface().(error)
+		if stream, ok := out[0].Interface().(secretsv1.SecretService_WatchLeaseClient); ok && err == nil {
+			_, err = stream.Recv()
+		}
 		results[v.Type().Method(i).Name] = err
 	}
 	return results

@@ -31,6 +31,9 @@ const TrustDomain = "dev.sallyport"
 const (
 	DemoWorkload = "spiffe://" + TrustDomain + "/demo"
 	DemoKeyring  = "tenants/demo/keyrings/default"
+	// DemoSecretRole is leased as a certificate of the gateway's own authority.
+	DemoSecretRole = "tenants/demo/secretRoles/certificate"
+	DemoSource     = "local"
 )
 
 // The authorities, by the names of their files.
@@ -47,7 +50,7 @@ const Policy = `// The policy of a development gateway.
 @id("demo-workload")
 permit (
   principal == Sallyport::Workload::"` + DemoWorkload + `",
-  action in [Sallyport::Action::"plaintext", Sallyport::Action::"seal"],
+  action in [Sallyport::Action::"plaintext", Sallyport::Action::"seal", Sallyport::Action::"secret"],
   resource in Sallyport::Tenant::"tenants/demo"
 );
 
@@ -208,6 +211,7 @@ func (c Config) settings(dir string) config.Config {
 	s.Store.SQLite = at("store.db")
 	s.KEK.Current = "local"
 	s.KEK.Local = []config.LocalKEK{{Name: "local", File: at("kek"), CredentialFile: at("kek.credential")}}
+	s.Sources.LocalCA = []config.LocalCA{{Name: DemoSource, File: at("local-ca.pem")}}
 	s.Audit.Directory, s.Audit.Origin = at("audit"), TrustDomain+"/audit"
 	s.Audit.Key, s.Audit.PseudonymKey = at("audit.key"), at("audit.pseudonym-key")
 	s.Audit.SegmentAge = time.Second

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 )
@@ -49,6 +50,15 @@ func (g *Gateway) seed(ctx context.Context) error {
 	})
 	if err != nil && status.Code(err) != codes.AlreadyExists {
 		return fmt.Errorf("making the demo keyring: %w", err)
+	}
+	_, err = controlv1.NewSecretRoleServiceClient(conn).CreateSecretRole(ctx, &controlv1.CreateSecretRoleRequest{
+		Parent: "tenants/demo", SecretRoleId: "certificate", Source: DemoSource, MaxLifetime: durationpb.New(time.Hour),
+		Parameters: &controlv1.SecretParameters{
+			Kind: &controlv1.SecretParameters_LocalCertificate{LocalCertificate: &controlv1.LocalCertificate{}},
+		},
+	})
+	if err != nil && status.Code(err) != codes.AlreadyExists {
+		return fmt.Errorf("making the demo secret role: %w", err)
 	}
 	_, err = workloads.RegisterWorkload(ctx, &controlv1.RegisterWorkloadRequest{WorkloadId: "demo", SpiffeId: DemoWorkload})
 	if err != nil && status.Code(err) != codes.AlreadyExists {

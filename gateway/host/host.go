@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/gateway/audit/tlog"
 	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/config"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/gateway/store/sqlite"
 	"github.com/sallyport/sallyport/gateway/transport"
 	"github.com/sallyport/sallyport/keys"
@@ -40,23 +41,27 @@ type Options struct {
 
 // Host is an assembled gateway with what it holds open.
 type Host struct {
-	config   config.Config
-	logger   *slog.Logger
-	store    *sqlite.Store
-	keys     *keys.Keeper
-	log      *tlog.Log
-	gateway  *gateway.Gateway
-	commits  prometheus.Histogram // of the audit journal
-	listen   transport.Listeners
-	files    []*watched
-	closers  []func() error
-	drainFor time.Duration
+	config  config.Config
+	logger  *slog.Logger
+	store   *sqlite.Store
+	keks    []keys.KEK
+	keys    *keys.Keeper
+	leases  *lease.Book
+	log     *tlog.Log
+	gateway *gateway.Gateway
+	commits prometheus.Histogram // of the audit journal
+	// sourceSeconds is what calls of sources took.
+	sourceSeconds *prometheus.HistogramVec
+	listen        transport.Listeners
+	files         []*watched
+	closers       []func() error
+	drainFor      time.Duration
 }
 
 // Open opens everything that the configuration names and assembles the gateway.
 // It creates nothing: what is missing is an error that says who makes it.
 func Open(ctx context.Context, c config.Config, o Options) (_ *Host, err error) {
-	h := &Host{config: c, logger: o.Logger, commits: newCommits(), drainFor: c.Limits.DrainTimeout}
+	h := &Host{config: c, logger: o.Logger, commits: newCommits(), sourceSeconds: newSourceSeconds(), drainFor: c.Limits.DrainTimeout}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -69,6 +74,9 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Host, err error) 
 		return nil, err
 	}
 	if err := h.openKeys(ctx); err != nil {
+		return nil, err
+	}
+	if err := h.openLeases(ctx); err != nil {
 		return nil, err
 	}
 	if err := h.openLog(ctx); err != nil {
@@ -100,7 +108,7 @@ func Open(ctx context.Context, c config.Config, o Options) (_ *Host, err error) 
 		}
 	}
 	h.gateway, err = gateway.New(ctx, gateway.Config{
-		Keys: h.keys, Register: h.store, Archive: h.store, Log: h.log, PseudonymKey: pseudonymKey,
+		Keys: h.keys, Register: h.store, Archive: h.store, Log: h.log, Leases: h.leases, PseudonymKey: pseudonymKey,
 		Trust: trust.Load(), TrustDomains: trustDomains(c), Certificate: certificate.Load,
 		Listen: h.listen, Limits: limits(c), MaxInFlight: c.Limits.MaxInFlight,
 		Checks: h.checks(), Metrics: metrics, Logger: o.Logger, Now: time.Now, OnGRPC: o.OnGRPC,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/gateway/audit"
 	"github.com/sallyport/sallyport/gateway/audit/tlog"
+	"github.com/sallyport/sallyport/gateway/broker/localca"
 	"github.com/sallyport/sallyport/gateway/config"
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/gateway/store/sqlite"
@@ -39,6 +40,9 @@ func Init(ctx context.Context, c config.Config, files []policy.File) error {
 			return err
 		}
 	}
+	if err := initAuthorities(ctx, c); err != nil {
+		return err
+	}
 	if err := initAudit(c.Audit); err != nil {
 		return err
 	}
@@ -59,6 +63,29 @@ func initLocal(k config.LocalKEK) error {
 		return fmt.Errorf("kek.local %s: %w", k.Name, err)
 	}
 	key.Close()
+	return nil
+}
+
+// initAuthorities makes the gateway's own certificate authorities, wrapped by the
+// current KEK.
+func initAuthorities(ctx context.Context, c config.Config) (err error) {
+	if len(c.Sources.LocalCA) == 0 {
+		return nil
+	}
+	keks, closeAll, err := openKEKs(c)
+	defer func() { err = errors.Join(err, closeAll()) }()
+	if err != nil {
+		return err
+	}
+	for _, l := range c.Sources.LocalCA {
+		if err := os.MkdirAll(filepath.Dir(l.File), 0o700); err != nil {
+			return err
+		}
+		err := localca.Create(ctx, l.File, keks[c.KEK.Current], c.Deployment, c.Environment, time.Now())
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("sources.local_ca %s: %w", l.Name, err)
+		}
+	}
 	return nil
 }
 

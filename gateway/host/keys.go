@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/config"
@@ -20,26 +22,45 @@ const (
 	destroyAfter = 7 * 24 * time.Hour
 )
 
-// openKeys opens the KEKs and makes the Keeper.
-func (h *Host) openKeys(context.Context) error {
-	c := h.config
-	byName := map[string]keys.KEK{}
+// openKEKs opens the KEKs that the configuration names, by their names there. The
+// function closes those that were opened, also after an error.
+func openKEKs(c config.Config) (byName map[string]keys.KEK, closeAll func() error, err error) {
+	byName = map[string]keys.KEK{}
+	var closers []func()
+	closeAll = func() error {
+		for _, f := range closers {
+			f()
+		}
+		return nil
+	}
 	for _, l := range c.KEK.Local {
 		key, err := local.Open(l.File, sealer(l))
 		if err != nil {
-			return fmt.Errorf("kek.local %s: %w", l.Name, err)
+			return nil, closeAll, fmt.Errorf("kek.local %s: %w", l.Name, err)
 		}
-		h.closers = append(h.closers, func() error { key.Close(); return nil })
+		closers = append(closers, key.Close)
 		byName[l.Name] = key
 	}
 	for _, a := range c.KEK.AWSKMS {
 		key, err := awskms.New(awsConfig(a))
 		if err != nil {
-			return fmt.Errorf("kek.awskms %s: %w", a.Name, err)
+			return nil, closeAll, fmt.Errorf("kek.awskms %s: %w", a.Name, err)
 		}
-		h.closers = append(h.closers, func() error { key.Close(); return nil })
+		closers = append(closers, key.Close)
 		byName[a.Name] = key
 	}
+	return byName, closeAll, nil
+}
+
+// openKeys opens the KEKs and makes the Keeper.
+func (h *Host) openKeys(context.Context) error {
+	c := h.config
+	byName, closeAll, err := openKEKs(c)
+	h.closers = append(h.closers, closeAll)
+	if err != nil {
+		return err
+	}
+	h.keks = slices.Collect(maps.Values(byName))
 	k := keys.Config{
 		Shelf: h.store, Current: byName[c.KEK.Current], Deployment: c.Deployment, Environment: c.Environment, Now: time.Now,
 		Entries: c.Cache.Entries, RefreshAfter: c.Cache.RefreshAfter, MaxStaleness: c.Cache.MaxStaleness,
@@ -51,7 +72,6 @@ func (h *Host) openKeys(context.Context) error {
 			k.Others = append(k.Others, kek)
 		}
 	}
-	var err error
 	if h.keys, err = keys.New(k); err != nil {
 		return err
 	}

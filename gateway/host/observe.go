@@ -14,14 +14,14 @@ const pingTimeout = time.Second
 
 // checks are the conditions of readiness.
 func (h *Host) checks() []transport.Check {
-	return []transport.Check{
+	return append(h.leaseChecks(), []transport.Check{
 		{Name: "audit", Err: h.log.Health},
 		{Name: "store", Err: func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
 			defer cancel()
 			return h.store.Ping(ctx)
 		}},
-	}
+	}...)
 }
 
 func newCommits() prometheus.Histogram {
@@ -50,6 +50,7 @@ func (h *Host) registerMetrics(reg *prometheus.Registry) {
 	counter("sallyport_store_queries_total", "Reads and writes of the store.", h.store.Queries)
 	counter("sallyport_audit_records_total", "Records made durable.", func() uint64 { return h.log.Stats().Records })
 	counter("sallyport_audit_batches_total", "Batches of records: one write and one sync each.", func() uint64 { return h.log.Stats().Batches })
-	reg.MustRegister(h.commits)
+	reg.MustRegister(h.commits, h.sourceSeconds, leaseCounts{h})
+	gauge("sallyport_clock_skew_seconds", "How far the wall clock has jumped since the start.", func() float64 { return h.leases.Clock.Skew().Seconds() })
 	gauge("sallyport_audit_seal_lag_seconds", "Age of the oldest closed segment that awaits sealing.", func() float64 { return h.log.Stats().Lag.Seconds() })
 }

@@ -1,0 +1,217 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/gateway/broker/vaulttest"
+	"github.com/sallyport/sallyport/gateway/development"
+	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
+)
+
+// killsVar is how often TestKilledLeases kills; without it, a few times for each step.
+const killsVar = "SALLYPORT_TEST_KILLS"
+
+// disasters are what happens at one of the gateway's requests to Vault.
+var disasters = map[string]func(s *killedLeases, forward func()){
+	"killed before the request": func(s *killedLeases, _ func()) { s.kill() },
+	"killed before the answer":  func(s *killedLeases, forward func()) { forward(); s.kill() },
+	"request lost":              func(*killedLeases, func()) {},
+	"answer lost":               func(_ *killedLeases, forward func()) { forward() },
+}
+
+// A gateway that is killed, or cut off from Vault, at each of its requests to Vault, and
+// at random moments between them, leaves no credential that its ledger does not know,
+// and none that lives after its end was decided.
+func TestKilledLeases(t *testing.T) {
+	t.Parallel()
+	w := newVaultWorld(t, vaulttest.WithFileStorage())
+	s := &killedLeases{vaultWorld: w, dir: t.TempDir()}
+	s.start(t)
+	role(t, s.child.gw, "db", "vault", database("app"))
+	w.allow(t, s.child.gw)
+	s.lease(t) // the first sign-in is not what is counted
+
+	rounds := 0
+	for _, verb := range []func(*testing.T){s.lease, s.renew, s.revoke} {
+		for what, disaster := range disasters {
+			for step := int64(1); step <= 8; step++ {
+				before := w.way.requests.Load()
+				w.way.next(step, func(forward func()) { disaster(s, forward) })
+				verb(t)
+				reached := w.way.requests.Load()-before >= step
+				w.way.next(0, nil)
+				rounds++
+				s.check(t, fmt.Sprintf("%s at request %d", what, step))
+				if !reached {
+					break
+				}
+			}
+		}
+	}
+	kills, _ := strconv.Atoi(os.Getenv(killsVar))
+	for range max(10, kills) {
+		rounds++
+		s.killAtRandom(t)
+		s.check(t, "killed at random")
+	}
+	s.endAll(t)
+	t.Logf("%d rounds, no credential leaked", rounds)
+}
+
+// killedLeases is a gateway that is killed again and again.
+type killedLeases struct {
+	*vaultWorld
+	dir   string
+	child child
+	dead  atomic.Bool
+
+	mu   sync.Mutex
+	held []*secretsv1.Lease // by the demo workload, as far as it knows
+}
+
+func (s *killedLeases) start(t *testing.T) {
+	t.Helper()
+	s.child = startChild(t, s.dir, childVaultVar+"="+s.asText(t))
+}
+
+func (s *killedLeases) kill() {
+	s.dead.Store(true)
+	_ = s.child.Process.Kill()
+}
+
+func (s *killedLeases) client(t *testing.T) secretsv1.SecretServiceClient {
+	t.Helper()
+	return secretsv1.NewSecretServiceClient(dial(t, s.child.gw, s.child.gw.Endpoints.GRPC, s.child.gw.Endpoints.Workload))
+}
+
+func (s *killedLeases) lease(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s.leaseOnce(ctx, s.client(t))
+}
+
+func (s *killedLeases) leaseOnce(ctx context.Context, client secretsv1.SecretServiceClient) {
+	reply, err := client.LeaseSecret(ctx, &secretsv1.LeaseSecretRequest{Name: databaseRole})
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = append(s.held, reply.GetLease())
+}
+
+func (s *killedLeases) one() *secretsv1.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.held) == 0 {
+		return &secretsv1.Lease{Name: databaseRole + "/leases/00000000000000000000000000000000"}
+	}
+	return s.held[rand.IntN(len(s.held))]
+}
+
+func (s *killedLeases) renew(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, _ = s.client(t).RenewLease(ctx, &secretsv1.RenewLeaseRequest{Name: s.one().GetName()})
+}
+
+func (s *killedLeases) revoke(t *testing.T) {
+	t.Helper()
+	s.lease(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s.mu.Lock()
+	if len(s.held) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	l := s.held[len(s.held)-1]
+	s.held = s.held[:len(s.held)-1]
+	s.mu.Unlock()
+	_, _ = s.client(t).RevokeLease(ctx, &secretsv1.RevokeLeaseRequest{Name: l.GetName()})
+}
+
+// killAtRandom kills the gateway while several callers lease, renew and revoke.
+func (s *killedLeases) killAtRandom(t *testing.T) {
+	t.Helper()
+	client := s.client(t)
+	s.dead.Store(true)
+	until(t, s.child, func(ctx context.Context) {
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					s.leaseOnce(ctx, client)
+					l := s.one()
+					_, _ = client.RenewLease(ctx, &secretsv1.RenewLeaseRequest{Name: l.GetName()})
+					if rand.IntN(2) == 0 {
+						_, _ = client.RevokeLease(ctx, &secretsv1.RevokeLeaseRequest{Name: l.GetName()})
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// check starts the gateway again if it was killed, and waits until the credentials
+// that work are those that the ledger calls active.
+func (s *killedLeases) check(t *testing.T, after string) {
+	t.Helper()
+	if s.dead.Swap(false) {
+		_ = s.child.Wait()
+		s.start(t)
+	}
+	leases := controlv1.NewLeaseServiceClient(dial(t, s.child.gw, s.child.gw.Endpoints.Control, s.child.gw.Endpoints.Operator))
+	eventually(t, time.Minute, after+": the ledger and PostgreSQL agree", func() bool {
+		active, unsettled := count(t, leases)
+		return unsettled == 0 && active == len(s.usernames())
+	})
+}
+
+// count counts the leases of the database that are active, and those on their way.
+func count(t *testing.T, leases controlv1.LeaseServiceClient) (active, unsettled int) {
+	t.Helper()
+	for token := ""; ; {
+		page, err := leases.SearchLeases(t.Context(), &controlv1.SearchLeasesRequest{
+			Filter: &controlv1.LeaseFilter{Role: databaseRole}, PageSize: 1000, PageToken: token,
+		})
+		must(t, err)
+		for _, l := range page.GetLeases() {
+			switch l.GetState() {
+			case secretsv1.LeaseState_LEASE_STATE_ACTIVE:
+				active++
+			case secretsv1.LeaseState_LEASE_STATE_GONE:
+			default:
+				unsettled++
+			}
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return active, unsettled
+		}
+	}
+}
+
+// endAll ends what there is as an operator would, and sees the roles vanish.
+func (s *killedLeases) endAll(t *testing.T) {
+	t.Helper()
+	leases := controlv1.NewLeaseServiceClient(dial(t, s.child.gw, s.child.gw.Endpoints.Control, s.child.gw.Endpoints.Operator))
+	_, err := leases.RevokeLeases(t.Context(), &controlv1.RevokeLeasesRequest{Filter: &controlv1.LeaseFilter{Workload: development.DemoWorkload}})
+	must(t, err)
+	eventually(t, time.Minute, "no role is left", func() bool { return len(s.usernames()) == 0 })
+	if active, unsettled := count(t, leases); active+unsettled > 0 {
+		t.Errorf("%d active and %d unsettled leases after all were revoked", active, unsettled)
+	}
+	s.child.stop(t)
+}
