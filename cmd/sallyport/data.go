@@ -141,7 +141,7 @@ leave the gateway. What comes in the text form goes out in it.`,
 
 // call checks what is left of the command line and calls the keyring.
 func (d *dataCommand) call(ctx context.Context, f func(context.Context, sallyport.Keyring, map[string]string) error) error {
-	pairs, err := contextOf(d.context)
+	pairs, err := pairsOf("context", d.context)
 	if err != nil {
 		return err
 	}
@@ -155,16 +155,16 @@ func (d *dataCommand) call(ctx context.Context, f func(context.Context, sallypor
 	return d.withData(ctx, func(ctx context.Context, c *sallyport.Client) error { return f(ctx, c.Keyring(name), pairs) })
 }
 
-// contextOf reads name=value pairs.
-func contextOf(list []string) (map[string]string, error) {
+// pairsOf reads the name=value pairs of a flag.
+func pairsOf(flag string, list []string) (map[string]string, error) {
 	pairs := map[string]string{}
 	for _, item := range list {
 		name, value, ok := strings.Cut(item, "=")
 		if !ok || name == "" {
-			return nil, usagef("--context wants name=value")
+			return nil, usagef("--%s wants name=value", flag)
 		}
 		if _, twice := pairs[name]; twice {
-			return nil, usagef("--context names %q twice", name)
+			return nil, usagef("--%s names %q twice", flag, name)
 		}
 		pairs[name] = value
 	}

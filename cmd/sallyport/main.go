@@ -77,10 +77,12 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 the gateway is not av
 		},
 	}
 	root.PersistentFlags().StringVar(&output, "output", output, "form of the output: json or text")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "short for --output json")
 	complete(root, "output", "json", "text")
 	root.AddCommand(
 		a.encryptCommand(), a.decryptCommand(), a.rewrapCommand(),
 		a.tenantsCommand(), a.keyringsCommand(), a.workloadsCommand(), a.policyCommand(),
+		a.rolesCommand(), a.sourcesCommand(), a.leasesCommand(), a.vaultCommand(),
 		a.auditCommand(), a.versionCommand(),
 	)
 	return root
