@@ -51,12 +51,12 @@ func TestCreateRefusesWhatIsThere(t *testing.T) {
 func TestCreateAfterCrash(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "store.db")
-	for _, stale := range []string{".new", ".new-journal", ".lock"} {
+	for _, stale := range []string{".new", ".new-journal", ".lock", ".boot.new"} {
 		must(t, os.WriteFile(path+stale, []byte("half of something"), 0o644))
 	}
 	wantError(t, closed(Open(t.Context(), path)), fs.ErrNotExist)
 	must(t, closed(Create(t.Context(), path)))
-	wantFiles(t, dir, "store.db", "store.db.lock")
+	wantFiles(t, dir, "store.db", "store.db.boot", "store.db.lock")
 	must(t, closed(Open(t.Context(), path)))
 
 	// A failed Create leaves nothing but the lock.
@@ -175,10 +175,10 @@ func TestOddPaths(t *testing.T) {
 			must(t, os.Mkdir(dir, 0o700))
 			s := openOrCreate(t, dir)
 			must(t, s.CreateTenant(t.Context(), "t", at(0)))
-			wantFiles(t, dir, "store.db", "store.db-shm", "store.db-wal", "store.db.lock")
+			wantFiles(t, dir, "store.db", "store.db-shm", "store.db-wal", "store.db.boot", "store.db.lock")
 			wantPragmas(t, s)
 			must(t, s.Close())
-			wantFiles(t, dir, "store.db", "store.db.lock")
+			wantFiles(t, dir, "store.db", "store.db.boot", "store.db.lock")
 			s = openOrCreate(t, dir)
 			defer s.Close()
 			rows, err := s.Tenants(t.Context(), "", 9)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"; pure Go, so that the gateway links no C
 )
@@ -56,6 +57,7 @@ const (
 type Store struct {
 	write, read *sql.DB
 	lock        *os.File
+	restored    time.Time
 	queries     atomic.Uint64
 }
 
@@ -103,6 +105,9 @@ func create(ctx context.Context, path string) error {
 	_, err = db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID))
 	if err == nil {
 		err = migrate(ctx, db, migrations)
+	}
+	if err == nil {
+		err = inherit(ctx, db, path)
 	}
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
@@ -152,7 +157,7 @@ func open(ctx context.Context, path string, lock *os.File) (_ *Store, err error)
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
-	if err := migrate(ctx, s.write, migrations); err != nil {
+	if err := s.begin(ctx, path); err != nil {
 		return nil, err
 	}
 	// SQLite stays in another mode without an error where it cannot do WAL.
