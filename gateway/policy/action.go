@@ -182,7 +182,8 @@ func (a Action) Group() Group {
 }
 
 // Resource gives the kind of resource the action is about, or 0 if a is not valid.
-// What a create action is about is the tenant or the keyring that it would make.
+// What a create action is about is the tenant, keyring or secret role that it would
+// make.
 func (a Action) Resource() Kind {
 	if !a.Valid() {
 		return 0

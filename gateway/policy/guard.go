@@ -64,7 +64,8 @@ func (g guard) authorize(entities cedar.EntityGetter, r cedar.Request) (cedar.De
 }
 
 // proved repeats the guards in Go, for the day on which one of them, or Cedar, is
-// wrong.
+// wrong. Of the data plane it asks more than they do, who cannot name an action: that
+// the resource is of the action's own kind.
 func proved(r Request) bool {
 	p, c := r.Principal, r.Context
 	if c.Standing != StandingActive || c.Tenant != r.Resource.Tenant() {

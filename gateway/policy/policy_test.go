@@ -14,6 +14,7 @@ import (
 const (
 	payments = "spiffe://example.org/payments"
 	cards    = "tenants/acme/keyrings/cards"
+	database = "tenants/acme/secretRoles/db"
 )
 
 func mustCompile(t testing.TB, text string) *Snapshot {
@@ -234,7 +235,7 @@ func TestGuardsRefuse(t *testing.T) {
 func TestActionAndResourceMustMatch(t *testing.T) {
 	s := mustCompile(t, permitAll)
 	for _, a := range append(Actions(), 0, actionEnd, 200) {
-		for _, name := range []string{"gateway", "tenants/acme", cards, ""} {
+		for _, name := range []string{"gateway", "tenants/acme", cards, database, ""} {
 			r := rotateCards(t)
 			if a.DataPlane() {
 				r = decryptCards(t)
@@ -255,6 +256,7 @@ func TestActionAndResourceMustMatch(t *testing.T) {
 func TestParseResource(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"gateway": {"Gateway", ""}, "tenants/acme": {"Tenant", "acme"}, cards: {"Keyring", "acme"},
+		database: {"SecretRole", "acme"},
 	} {
 		r, err := ParseResource(name)
 		if err != nil || r.Kind().String() != want[0] || r.Tenant() != want[1] || r.Name() != name {
@@ -264,7 +266,9 @@ func TestParseResource(t *testing.T) {
 	for _, name := range []string{
 		"", "gateway/", "tenants/", "tenants", "tenants/a/", "tenants/a/keyrings",
 		"tenants/a/keyrings/", "tenants//keyrings/b", "tenants/a/keyrings/b/c", "tenants/a/x/keyrings/b",
-		"tenants/a/keyrings/b/keyrings/c", "Tenants/a", " tenants/a",
+		"tenants/a/keyrings/b/keyrings/c", "Tenants/a", " tenants/a", "tenants//secretRoles/b", "tenants/a/secretRoles",
+		"tenants/a/secretRoles/", "tenants/a/secretRoles//", "tenants/a/secretroles/b", "tenants/a/secretRoles/b/leases",
+		"tenants/a/secretRoles/b/leases/00112233445566778899aabbccddeeff", "tenants/a/keyrings/b/secretRoles/c", "tenants/a/x/b",
 	} {
 		if r, err := ParseResource(name); err == nil || r.Kind() != 0 {
 			t.Errorf("%q accepted as %+v", name, r)

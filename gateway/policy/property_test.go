@@ -47,13 +47,16 @@ var (
 	someActions = []string{
 		`action`, `action == Sallyport::Action::"decrypt"`, `action in Sallyport::Action::"plaintext"`,
 		`action in [Sallyport::Action::"seal", Sallyport::Action::"getKeyring"]`, `action in Sallyport::Action::"control"`,
-		`action in Sallyport::Action::"read"`,
+		`action in Sallyport::Action::"read"`, `action in Sallyport::Action::"secret"`,
+		`action in [Sallyport::Action::"listLeases", Sallyport::Action::"getSecretRole", Sallyport::Action::"plaintext"]`,
 	}
 	someResources = []string{
 		`resource`, `resource is Sallyport::Keyring`, `resource is Sallyport::Tenant`,
 		`resource == Sallyport::Keyring::"tenants/a/keyrings/k"`, `resource in Sallyport::Tenant::"tenants/a"`,
 		`resource is Sallyport::Keyring in Sallyport::Tenant::"tenants/b"`, `resource == Sallyport::Tenant::"tenants/a"`,
 		`resource in Sallyport::Keyring::"tenants/b/keyrings/k"`, `resource == Sallyport::Gateway::"gateway"`,
+		`resource is Sallyport::SecretRole`, `resource == Sallyport::SecretRole::"tenants/a/secretRoles/k"`,
+		`resource is Sallyport::SecretRole in Sallyport::Tenant::"tenants/b"`,
 	}
 	someConditions = []string{
 		``, `when { context.encryption has p && context.encryption.p == "1" }`, `unless { context.encryption has q }`,
@@ -251,7 +254,7 @@ func FuzzCompile(f *testing.F) {
 				continue
 			}
 			r := decryptCards(t)
-			r.Action, r.Principal = a, NewOperator("alice")
+			r.Action, r.Resource, r.Principal = a, resourceOf(t, a.Resource()), NewOperator("alice")
 			if s.Decide(r).Allow {
 				t.Fatalf("%v allowed for an operator", a)
 			}
@@ -265,6 +268,8 @@ func FuzzDecide(f *testing.F) {
 	s := mustCompile(f, permitAll)
 	f.Add(uint8(ActionDecrypt), cards, "acme", uint8(1), uint8(1), payments, true, true, "purpose", "billing")
 	f.Add(uint8(ActionEncrypt), cards, "acme", uint8(1), uint8(2), "alice", false, true, "", "")
+	f.Add(uint8(ActionLeaseSecret), database, "acme", uint8(1), uint8(1), payments, true, false, "", "")
+	f.Add(uint8(ActionListLeases), "tenants/acme", "acme", uint8(1), uint8(1), "alice", false, false, "", "")
 	f.Fuzz(func(t *testing.T, action uint8, resource, tenant string, standing, chain uint8, name string,
 		workload, automation bool, key, value string,
 	) {

@@ -103,9 +103,11 @@ var errResource = errors.New(`policy: want "gateway", "tenants/{tenant}", "tenan
 // Gateway is the resource of the actions that concern no tenant.
 var Gateway = Resource{kind: KindGateway, name: "gateway"}
 
-// ParseResource gives the resource of a name: "gateway", "tenants/{tenant}" or
-// "tenants/{tenant}/keyrings/{keyring}". It checks the shape only; the grammar of
-// the segments belongs to package keys. It does not allocate unless it fails.
+// ParseResource gives the resource of a name: "gateway", "tenants/{tenant}",
+// "tenants/{tenant}/keyrings/{keyring}" or "tenants/{tenant}/secretRoles/{role}". A
+// lease is not a resource: what is asked of one is decided by its role's name. It
+// checks the shape only; the grammar of the segments belongs to packages keys and
+// lease. It does not allocate unless it fails.
 func ParseResource(name string) (Resource, error) {
 	if name == Gateway.name {
 		return Gateway, nil

@@ -68,9 +68,10 @@ var typeTerms = map[cedar.EntityType]term{
 // index finds the policies that could apply to a request. A policy is filed once,
 // under the term of its principal scope and that of its resource scope. For a
 // request the terms that can be true are few: any, its type, itself, and for a
-// keyring or a secret role its tenant (no other entity has a parent). A policy filed under another
-// pair has a scope that is false, evaluates to false without an error, and cannot
-// change the decision; TestSlicingIsSound compares with evaluating all of them.
+// keyring or a secret role its tenant (no other entity has a parent). A policy filed
+// under another pair has a scope that is false, evaluates to false without an error,
+// and cannot change the decision; TestSlicingIsSound compares with evaluating all of
+// them.
 type index struct {
 	entities map[cedar.EntityUID]term
 	buckets  map[[2]term][]*rule
