@@ -26,7 +26,7 @@ type Case struct {
 	Name      string    `yaml:"name"`
 	Principal Principal `yaml:"principal"`
 	Action    string    `yaml:"action"`   // as in the schema, "batchDecrypt"
-	Resource  string    `yaml:"resource"` // "gateway", "tenants/acme" or "tenants/acme/keyrings/cards"
+	Resource  string    `yaml:"resource"` // "gateway" or a name, "tenants/acme/keyrings/cards"
 	Context   Context   `yaml:"context"`
 	Expect    string    `yaml:"expect"` // "allow" or "deny"
 	// Policies are the ids that must determine the decision, if set.

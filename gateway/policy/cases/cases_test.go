@@ -12,6 +12,9 @@ const cardsPolicy = `
 permit (principal == Sallyport::Workload::"spiffe://example.org/payments",
         action in Sallyport::Action::"plaintext", resource in Sallyport::Tenant::"tenants/acme")
 when { context.encryption has purpose && context.encryption.purpose == "billing" };
+@id("lease")
+permit (principal == Sallyport::Workload::"spiffe://example.org/payments",
+        action in Sallyport::Action::"secret", resource == Sallyport::SecretRole::"tenants/acme/secretRoles/db");
 @id("rotate") permit (principal == Sallyport::Operator::"alice", action, resource);
 @id("freeze") forbid (principal, action, resource) when { context.time >= 1893456000 };
 `
@@ -59,6 +62,19 @@ cases:
     context: {time: 2030-01-01T00:00:00Z}
     expect: deny
     policies: [payments/freeze]
+  - name: payments leases
+    principal: {workload: spiffe://example.org/payments}
+    action: leaseSecret
+    resource: tenants/acme/secretRoles/db
+    expect: allow
+    policies: [payments/lease]
+  - name: alice leases nothing
+    principal: {operator: alice}
+    action: leaseSecret
+    resource: tenants/acme/secretRoles/db
+    context: {humanInChain: false}
+    expect: deny
+    policies: ["guard:data/workload"]
   - name: alice reads nothing
     principal: {operator: alice}
     action: decrypt
@@ -119,6 +135,7 @@ func TestParseRefuses(t *testing.T) {
 		"no such action":   strings.Replace(good, "listTenants", "listTenant", 1),
 		"a wrong resource": strings.Replace(good, "gateway", "tenants/a", 1),
 		"no such resource": strings.Replace(good, "gateway", "gateways", 1),
+		"a lease":          strings.NewReplacer("listTenants", "getLease", "gateway", "tenants/a/secretRoles/b/leases/c").Replace(good),
 		"no name":          strings.Replace(good, "name: a", `name: ""`, 1),
 		"a name twice":     strings.Replace(good, "[{", "[{name: a, principal: {operator: b}, action: getPolicy, resource: gateway, expect: deny}, {", 1),
 		"a field twice":    strings.Replace(good, "expect: allow", "expect: deny, expect: allow", 1),
