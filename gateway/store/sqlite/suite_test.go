@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/authn"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/gateway/store/storetest"
 	"github.com/sallyport/sallyport/keys"
@@ -25,6 +26,14 @@ func TestRegister(t *testing.T) {
 
 func TestArchive(t *testing.T) {
 	storetest.Archive(t, func(t *testing.T, dir string) policy.Archive { return openOrCreate(t, dir) })
+}
+
+func TestLedger(t *testing.T) {
+	storetest.Ledger(t, func(t *testing.T, dir string) lease.Ledger { return openOrCreate(t, dir) })
+}
+
+func TestRoles(t *testing.T) {
+	storetest.Roles(t, func(t *testing.T, dir string) storetest.RoleStore { return openOrCreate(t, dir) })
 }
 
 func openOrCreate(t testing.TB, dir string) *Store {
