@@ -156,7 +156,7 @@ func (b *Book) endUnended(ctx context.Context) {
 func (b *Book) tend(ctx context.Context, l Lease, n Notes) (err error) {
 	switch l.State {
 	case StateReserved:
-		if l.Created.Before(b.Restored) {
+		if !l.Created.After(b.Restored) {
 			err = b.inspect(ctx, l, n)
 		} else if l, _, err = b.decide(ctx, l); err == nil && l.State == StateRevoking {
 			err = b.end(ctx, l, n)

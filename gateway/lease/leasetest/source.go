@@ -294,8 +294,12 @@ func endedContexts(t *testing.T, l Lab) {
 func foreignAnchors(t *testing.T, l Lab) {
 	issued, _ := l.issue(t)
 	for _, a := range []lease.Anchor{
-		{}, {Ref: "x"}, {Handle: "no such handle"}, {Handle: "no such handle", Ref: "no such ref"},
-		{Handle: "../../sys/seal", Ref: "../../sys/seal"}, {Handle: "a\x00b\r\nc", Ref: "a/b?c=d#e%2f"},
+		{},
+		{Ref: "x"},
+		{Handle: "no such handle"},
+		{Handle: "no such handle", Ref: "no such ref"},
+		{Handle: "../../sys/seal", Ref: "../../sys/seal"},
+		{Handle: "a\x00b\r\nc", Ref: "a/b?c=d#e%2f"},
 		{Handle: strings.Repeat("x", 1<<16), Ref: strings.Repeat("y", 1<<16)},
 	} {
 		if _, err := l.Source.Renew(t.Context(), a, lifetime, l.Now().Add(lifetime)); err == nil {
@@ -377,13 +381,13 @@ func doesNotRevoke(t *testing.T, l Lab) {
 func renews(t *testing.T, l Lab) {
 	issued, anchor := l.issue(t)
 	begun := l.Now()
-	max := begun.Add(2 * lifetime)
+	last := begun.Add(2 * lifetime)
 	for _, asked := range []time.Duration{lifetime, 2 * lifetime, 10 * lifetime} {
-		end, err := l.Source.Renew(t.Context(), anchor, asked, max)
+		end, err := l.Source.Renew(t.Context(), anchor, asked, last)
 		check(t, err)
 		want := begun.Add(min(asked, 2*lifetime))
-		if end.After(max) || end.Before(want.Add(-rounding)) || end.After(want.Add(rounding)) {
-			t.Errorf("renewed by %v until %v, want about %v and not after %v", asked, end, want, max)
+		if end.After(last) || end.Before(want.Add(-rounding)) || end.After(want.Add(rounding)) {
+			t.Errorf("renewed by %v until %v, want about %v and not after %v", asked, end, want, last)
 		}
 		s, err := l.Source.Inspect(t.Context(), anchor)
 		check(t, err)
