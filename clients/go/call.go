@@ -2,6 +2,8 @@ package sallyport
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -11,9 +13,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
 // ReceiptTrailer is the gRPC trailer that carries a call's receipt.
@@ -28,8 +32,13 @@ const (
 	backoffMax  = 2 * time.Second
 )
 
-// repeatable lists the control methods that have no effect.
+// repeatable lists the methods beside DataService that have no effect, or the same one
+// if it comes twice.
 var repeatable = []string{
+	secretsv1.SecretService_RenewLease_FullMethodName,
+	secretsv1.SecretService_RevokeLease_FullMethodName,
+	secretsv1.SecretService_GetLease_FullMethodName,
+	secretsv1.SecretService_ListLeases_FullMethodName,
 	controlv1.KeyringService_ListTenants_FullMethodName,
 	controlv1.KeyringService_GetKeyring_FullMethodName,
 	controlv1.KeyringService_ListKeyrings_FullMethodName,
@@ -44,9 +53,16 @@ var repeatable = []string{
 	controlv1.LeaseService_SearchLeases_FullMethodName,
 }
 
-// mayRepeat reports whether a method can be called twice where once was meant. The
-// whole data plane can: its methods have no effect but their reply and record.
-func mayRepeat(method string) bool {
+// mayRepeat reports whether a method can be called twice where once was meant. All of
+// DataService can: its methods have no effect but their reply and record.
+//
+// LeaseSecret is between the two. What the gateway says that it failed has left no
+// credential behind, and what never left here neither. But if the answer was lost there
+// may be a credential that nobody has, and a second one would make it two.
+func mayRepeat(method string, e *Error, sent bool) bool {
+	if method == secretsv1.SecretService_LeaseSecret_FullMethodName {
+		return e.Reason != Unavailable || !sent
+	}
 	return strings.HasPrefix(method, "/"+datav1.DataService_ServiceDesc.ServiceName+"/") || slices.Contains(repeatable, method)
 }
 
@@ -69,9 +85,10 @@ func (c *caller) intercept(ctx context.Context, method string, req, reply any, c
 		defer cancel()
 	}
 	var trailer metadata.MD
-	opts = append(opts, grpc.Trailer(&trailer))
+	var server peer.Peer
+	opts = append(opts, grpc.Trailer(&trailer), grpc.Peer(&server))
 	for attempt := 1; ; attempt++ {
-		trailer = nil
+		trailer, server = nil, peer.Peer{}
 		err := invoke(ctx, method, req, reply, cc, opts...)
 		receipt := receiptIn(trailer)
 		if receipt != "" && c.onReceipt != nil {
@@ -81,7 +98,9 @@ func (c *caller) intercept(ctx context.Context, method string, req, reply any, c
 			return nil
 		}
 		e := fromCall(err, receipt)
-		if attempt >= c.attempts || !c.again(e, method) || !wait(ctx, attempt) {
+		// gRPC names the peer as soon as there is a stream to send the request on.
+		sent := server.Addr != nil
+		if attempt >= c.attempts || !c.again(e, method, sent) || !wait(ctx, rand.N(min(backoffBase<<min(attempt-1, 16), backoffMax))) {
 			return e
 		}
 	}
@@ -90,23 +109,31 @@ func (c *caller) intercept(ctx context.Context, method string, req, reply any, c
 // again reports whether a call that failed is to be tried again. A certificate
 // that lost its worth while the connection was open is a reason to make another
 // connection, if there is a new certificate by now.
-func (c *caller) again(e *Error, method string) bool {
+func (c *caller) again(e *Error, method string, sent bool) bool {
+	if c.reconnected(e) {
+		return true // the gateway did nothing, whatever the method
+	}
+	return e.Reason.Temporary() && mayRepeat(method, e, sent)
+}
+
+// reconnected reports whether e says that the certificate of the connection is worth
+// nothing any more while there is a new one by now. Then it has closed all connections.
+func (c *caller) reconnected(e *Error) bool {
 	switch e.Reason {
 	case CertificateExpired, CertificateRevoked, CertificateUntrusted:
-		if !c.handshake.renewed() {
-			return false
-		}
-		c.conns.close()
-		return true // the gateway did nothing, whatever the method
 	default:
-		return e.Reason.Temporary() && mayRepeat(method)
+		return false
 	}
+	if !c.handshake.renewed() {
+		return false
+	}
+	c.conns.close()
+	return true
 }
 
 // wait waits before the next attempt. It is false if the deadline or the caller
 // leaves no time for one.
-func wait(ctx context.Context, attempt int) bool {
-	d := rand.N(min(backoffBase<<min(attempt-1, 16), backoffMax))
+func wait(ctx context.Context, d time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= d {
 		return false
 	}
@@ -118,6 +145,48 @@ func wait(ctx context.Context, attempt int) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// interceptStream implements grpc.StreamClientInterceptor, for streams of replies. They
+// have no deadline of their own and are not tried again here.
+func (c *caller) interceptStream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+	open grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	s, err := open(ctx, desc, cc, method, opts...)
+	if err != nil {
+		return nil, fromCall(err, "")
+	}
+	return &stream{s, c, method}, nil
+}
+
+// stream makes an *Error of every error but io.EOF, and hands over receipts.
+type stream struct {
+	grpc.ClientStream
+	caller *caller
+	method string
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *stream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	var receipt string
+	if err != nil {
+		receipt = receiptIn(s.Trailer())
+	} else if r, ok := m.(interface{ GetReceipt() string }); ok {
+		receipt = r.GetReceipt()
+	}
+	if receipt != "" && s.caller.onReceipt != nil {
+		s.caller.onReceipt(s.Context(), s.method, receipt)
+	}
+	if err == nil {
+		return nil
+	}
+	e := fromCall(err, receipt)
+	s.caller.reconnected(e) // for whoever opens the next one
+	return e
 }
 
 func receiptIn(trailer metadata.MD) string {

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/sallyport/sallyport/crypto/delivery"
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
 // Options are how a client calls. Only Credentials is required.
@@ -51,7 +54,11 @@ func (o Options) withDefaults() Options {
 type Client struct {
 	connection
 	data            datav1.DataServiceClient
+	secrets         secretsv1.SecretServiceClient
 	maxRequestBytes int
+	// recipient makes, once, the key that secrets are sealed to. It lives as long as the
+	// client and never leaves the process.
+	recipient func() (*delivery.PrivateKey, error)
 }
 
 // Dial makes a client of the gateway at addr, "host:port". It reads the
@@ -68,7 +75,10 @@ func Dial(ctx context.Context, addr string, o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{c, datav1.NewDataServiceClient(c.grpc), o.MaxRequestBytes}, nil
+	return &Client{
+		c, datav1.NewDataServiceClient(c.grpc), secretsv1.NewSecretServiceClient(c.grpc), o.MaxRequestBytes,
+		sync.OnceValues(func() (*delivery.PrivateKey, error) { return delivery.GenerateKey(delivery.MLKEM768X25519) }),
+	}, nil
 }
 
 // Control calls the control plane of one gateway, as a person or as automation. It
@@ -123,6 +133,7 @@ func connect(ctx context.Context, addr string, o Options) (connection, error) {
 		grpc.WithTransportCredentials(h),
 		grpc.WithContextDialer(c.conns.dial),
 		grpc.WithChainUnaryInterceptor(c.intercept),
+		grpc.WithChainStreamInterceptor(c.interceptStream),
 		// Attempts come after milliseconds; a connection that waits a second before it
 		// is tried again, as gRPC would have it, fails them all.
 		grpc.WithConnectParams(grpc.ConnectParams{

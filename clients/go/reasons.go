@@ -63,10 +63,16 @@ const (
 	Internal               Reason = "INTERNAL"
 )
 
-// Unavailable is the one reason that is ours and not the gateway's: no gateway
-// answered. The connection was refused or broke, or one side of the handshake did
-// not trust the other.
-const Unavailable Reason = "UNAVAILABLE"
+// Two reasons are ours and not the gateway's.
+const (
+	// Unavailable: no gateway answered. The connection was refused or broke, or one side
+	// of the handshake did not trust the other.
+	Unavailable Reason = "UNAVAILABLE"
+	// UnexpectedAnswer: a secret was answered that is not the one that was asked for, or
+	// not in the form that was asked for. Somebody may stand between the gateway and the
+	// caller. The secret is not used.
+	UnexpectedAnswer Reason = "UNEXPECTED_ANSWER"
+)
 
 // Error gives the reason's name.
 func (r Reason) Error() string { return string(r) }
@@ -76,6 +82,7 @@ func (r Reason) Error() string { return string(r) }
 func (r Reason) Temporary() bool {
 	return slices.Contains([]Reason{
 		Unavailable, AuditUnavailable, StoreUnavailable, KEKUnreachable, KEKThrottled, Overloaded, ShuttingDown,
+		SourceUnavailable, SourceSealed, SourceStandby, SourceThrottled,
 	}, r)
 }
 
