@@ -33,8 +33,10 @@ var (
 	ErrOpen = errors.New("delivery: message does not open with this key and binding")
 )
 
-// KEM is a key encapsulation mechanism, by its number in IANA's registry of HPKE.
-type KEM uint16
+// KEM is a key encapsulation mechanism, by its number in IANA's registry of HPKE. The
+// type is wider than the registry's 16 bits, so that no number in a message becomes a
+// known one by being cut.
+type KEM uint32
 
 // The mechanisms that are served.
 const (

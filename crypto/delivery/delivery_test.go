@@ -47,7 +47,7 @@ func seal(t testing.TB, k *delivery.PrivateKey, b delivery.Binding, plaintext []
 
 func forEachKEM(t *testing.T, f func(t *testing.T, kem delivery.KEM)) {
 	for _, kem := range kems {
-		t.Run(fmt.Sprintf("%#04x", uint16(kem)), func(t *testing.T) { f(t, kem) })
+		t.Run(fmt.Sprintf("%#04x", uint32(kem)), func(t *testing.T) { f(t, kem) })
 	}
 }
 
@@ -177,7 +177,7 @@ func TestAnotherKeyDoesNotOpen(t *testing.T) {
 		enc, ciphertext := seal(t, newKey(t, kem), acme, []byte("a password"))
 		for _, other := range kems {
 			if _, err := newKey(t, other).Open(acme, enc, ciphertext); err != delivery.ErrOpen {
-				t.Errorf("a key of %#04x: %v", uint16(other), err)
+				t.Errorf("a key of %#04x: %v", uint32(other), err)
 			}
 		}
 	})
@@ -244,10 +244,10 @@ func TestKeysThatNothingIsSealedTo(t *testing.T) {
 		}
 	}
 	bad := badKeys(good)
-	for _, kem := range []delivery.KEM{0, 1, 0x11, 0x21, 0x41, 0x50, 0x51, 0xffff} {
+	for _, kem := range []delivery.KEM{0, 1, 0x11, 0x21, 0x41, 0x50, 0x51, 0xffff, 1<<16 | delivery.DHKEMP256, 1 << 31} {
 		bad = append(bad, badKey{"unknown mechanism", kem, good[delivery.DHKEMP256]})
 		if _, err := delivery.GenerateKey(kem); !errors.Is(err, delivery.ErrKey) {
-			t.Errorf("%#04x: a key is made: %v", uint16(kem), err)
+			t.Errorf("%#04x: a key is made: %v", uint32(kem), err)
 		}
 	}
 	for _, kem := range kems {
@@ -260,10 +260,10 @@ func TestKeysThatNothingIsSealedTo(t *testing.T) {
 	for _, b := range bad {
 		enc, ciphertext, err := delivery.Seal(b.kem, b.key, acme, []byte("a password"))
 		if !errors.Is(err, delivery.ErrKey) || enc != nil || ciphertext != nil {
-			t.Errorf("%s (%#04x): sealed: %v", b.name, uint16(b.kem), err)
+			t.Errorf("%s (%#04x): sealed: %v", b.name, uint32(b.kem), err)
 		}
 		if err := delivery.CheckKey(b.kem, b.key); !errors.Is(err, delivery.ErrKey) {
-			t.Errorf("%s (%#04x): found good: %v", b.name, uint16(b.kem), err)
+			t.Errorf("%s (%#04x): found good: %v", b.name, uint32(b.kem), err)
 		}
 	}
 }
@@ -338,10 +338,10 @@ func FuzzOpen(f *testing.F) {
 		k := newKey(f, kem)
 		own[kem] = k
 		enc, ciphertext := seal(f, k, delivery.Binding{Lease: "lease"}, []byte("a password"))
-		f.Add(uint16(kem), "lease", enc, ciphertext)
-		f.Add(uint16(kem), "", enc, []byte{})
+		f.Add(uint32(kem), "lease", enc, ciphertext)
+		f.Add(uint32(kem), "", enc, []byte{})
 	}
-	f.Fuzz(func(t *testing.T, kem uint16, lease string, enc, ciphertext []byte) {
+	f.Fuzz(func(t *testing.T, kem uint32, lease string, enc, ciphertext []byte) {
 		k := own[delivery.KEM(kem)]
 		if k == nil {
 			return
@@ -355,13 +355,13 @@ func FuzzOpen(f *testing.F) {
 
 func FuzzPublicKey(f *testing.F) {
 	for _, kem := range kems {
-		f.Add(uint16(kem), newKey(f, kem).PublicKey())
+		f.Add(uint32(kem), newKey(f, kem).PublicKey())
 	}
 	for _, b := range lowOrder {
 		p, _ := hex.DecodeString(b)
-		f.Add(uint16(delivery.DHKEMX25519), p)
+		f.Add(uint32(delivery.DHKEMX25519), p)
 	}
-	f.Fuzz(func(t *testing.T, kem uint16, key []byte) {
+	f.Fuzz(func(t *testing.T, kem uint32, key []byte) {
 		checked := delivery.CheckKey(delivery.KEM(kem), key)
 		enc, _, err := delivery.Seal(delivery.KEM(kem), key, acme, nil)
 		if (checked == nil) != (err == nil) || err != nil && !errors.Is(err, delivery.ErrKey) {
