@@ -46,9 +46,28 @@ var unverified = []error{
 	journal.ErrForeign, policy.ErrInvalid, sallyport.DecryptionFailed, sallyport.InvalidPolicy,
 }
 
+// statusError ends the program with the status of a command that it ran. Without an
+// error in it nothing is said: the command did.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("the command ended with status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+func (e *statusError) Unwrap() error { return e.err }
+
 func exitStatus(err error) int {
 	var reason sallyport.Reason
+	var status *statusError
 	switch {
+	case errors.As(err, &status):
+		return status.status
 	case errors.As(err, new(*usageError)):
 		return exitUsage
 	case isAny(err, unverified):
@@ -62,6 +81,14 @@ func exitStatus(err error) int {
 	default:
 		return exitFailure
 	}
+}
+
+// kindOf gives the name of a status that is ours.
+func kindOf(status int) string {
+	if status < len(kinds) {
+		return kinds[status]
+	}
+	return kinds[exitFailure]
 }
 
 func isAny(err error, targets []error) bool {
@@ -86,7 +113,10 @@ type problem struct {
 // report tells an error and gives the exit status.
 func (a *app) report(cmd *cobra.Command, err error) int {
 	status := exitStatus(err)
-	p := problem{Kind: kinds[status], Message: err.Error(), Hint: hint(cmd, err)}
+	if s := (*statusError)(nil); errors.As(err, &s) && s.err == nil {
+		return status
+	}
+	p := problem{Kind: kindOf(status), Message: err.Error(), Hint: hint(cmd, err)}
 	var e *sallyport.Error
 	if errors.As(err, &e) {
 		p.Reason, p.Message, p.RequestID, p.Receipt = e.Reason, e.Message, e.RequestID, e.Receipt
@@ -99,7 +129,7 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 	if p.Reason != "" {
 		text = string(p.Reason) + ": " + text
 	}
-	if status != exitFailure && status != exitUsage && (p.Reason != "" || status != exitUnverified) {
+	if p.Kind != kinds[exitFailure] && status != exitUsage && (p.Reason != "" || status != exitUnverified) {
 		text = p.Kind + ": " + text
 	}
 	if p.RequestID != "" {
@@ -118,7 +148,7 @@ func hint(cmd *cobra.Command, err error) string {
 	case errors.As(err, new(*usageError)):
 		return fmt.Sprintf("see %q", cmd.CommandPath()+" --help")
 	case errors.Is(err, sallyport.HumanOnDataPlane):
-		return "encrypt, decrypt and rewrap run as a workload: give a workload's certificate with --cert and --key"
+		return "no person gets plaintext or a secret; such commands run as a workload: give a workload's certificate with --cert and --key"
 	case errors.Is(err, sallyport.WorkloadNotRegistered):
 		return `an operator registers it with "sallyport workloads register"`
 	case errors.Is(err, sallyport.ForeignEnvelope):

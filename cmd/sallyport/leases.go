@@ -107,9 +107,11 @@ func (a *app) showLeases(leases []*secretsv1.Lease) {
 	a.table("NAME STATE WORKLOAD CREATED EXPIRES FAILURE", rows)
 }
 
+const notRevocable = "no: the credential works until it expires"
+
 // showLease shows all there is to know about a lease.
 func (a *app) showLease(l *secretsv1.Lease) {
-	renewable, revocable := "no", "no: the credential works until it expires"
+	renewable, revocable := "no", notRevocable
 	if l.GetRenewable() {
 		renewable = "until " + date(l.GetMaxExpireTime())
 	}
@@ -135,9 +137,7 @@ func (a *app) showLease(l *secretsv1.Lease) {
 	if l.GetNextAttemptTime() != nil {
 		lines = append(lines, [2]string{"next try", date(l.GetNextAttemptTime())})
 	}
-	for _, line := range lines {
-		fmt.Fprintf(a.stdout, "%-11s%s\n", line[0]+":", line[1])
-	}
+	a.lines(lines)
 }
 
 func (a *app) inspectLease(n *connection) *cobra.Command {

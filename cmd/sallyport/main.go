@@ -83,6 +83,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 the gateway is not av
 		a.encryptCommand(), a.decryptCommand(), a.rewrapCommand(),
 		a.tenantsCommand(), a.keyringsCommand(), a.workloadsCommand(), a.policyCommand(),
 		a.rolesCommand(), a.sourcesCommand(), a.leasesCommand(), a.vaultCommand(),
+		a.secretCommand(), a.runCommand(),
 		a.auditCommand(), a.versionCommand(),
 	)
 	return root

@@ -63,6 +63,18 @@ func (a *app) table(header string, rows [][]string) {
 	_ = w.Flush()
 }
 
+// lines writes names and what they stand for.
+func (a *app) lines(lines [][2]string) {
+	for _, line := range lines {
+		fmt.Fprintf(a.stdout, "%-12s%s\n", line[0]+":", line[1])
+	}
+}
+
+// warnf tells something on standard error that does not end the command.
+func (a *app) warnf(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "sallyport: "+format+"\n", args...)
+}
+
 // date gives a time in UTC, or "-".
 func date(t *timestamppb.Timestamp) string {
 	if t == nil {

@@ -45,7 +45,7 @@ func (a *app) showRole(r *controlv1.SecretRole) {
 	if r.GetRenewable() {
 		renewable = "where the source can"
 	}
-	for _, line := range [][2]string{
+	a.lines([][2]string{
 		{"name", r.GetName()},
 		{"source", r.GetSource()},
 		{"kind", kind},
@@ -56,9 +56,7 @@ func (a *app) showRole(r *controlv1.SecretRole) {
 		{"delivery", delivery},
 		{"created", date(r.GetCreateTime())},
 		{"etag", r.GetEtag()},
-	} {
-		fmt.Fprintf(a.stdout, "%-12s%s\n", line[0]+":", line[1])
-	}
+	})
 }
 
 // roleFlags are a role's source, parameters and limits as a command line gives them.
