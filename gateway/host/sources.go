@@ -32,7 +32,7 @@ func (h *Host) openLeases(ctx context.Context) error {
 	c := h.config.Leases
 	h.leases = lease.NewBook(lease.Config{
 		Ledger: h.store, Roles: h.store, Sources: sources, Clock: lease.NewClock(time.Now), Logger: h.logger,
-		Restored: restoredAt(h.store), Observe: h.observeSource,
+		Restored: h.store.Restored(), Observe: h.observeSource,
 		Limits: lease.Limits{
 			IssueTimeout: c.IssueTimeout, Margin: c.Margin, Concurrency: c.Concurrency, Waiting: c.Waiting,
 			Patience: c.Patience, PerSecond: c.PerSecond, Burst: c.Burst, Keep: c.Keep,
