@@ -419,7 +419,7 @@ func (x *Recipient) GetCertificateKey() bool {
 // SealedSecret is a SecretFields message under HPKE in base mode with HKDF-SHA256
 // and AES-256-GCM. The info is the canonical encoding of
 // "sallyport/secrets/seal/v1", the lease's name (tenant and role are in it) and
-// the workload's SPIFFE id, each preceded by its length in four bytes; the
+// the workload's SPIFFE id, each preceded by its length in eight bytes; the
 // associated data is empty.
 type SealedSecret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
