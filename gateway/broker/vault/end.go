@@ -34,7 +34,7 @@ func unconfirmed(cause error) error {
 
 // Renew implements lease.Source. Both the child token and the lease are renewed, and
 // the credential ends with the one that ends first.
-func (s *Source) Renew(ctx context.Context, a lease.Anchor, lifetime time.Duration, max time.Time) (time.Time, error) {
+func (s *Source) Renew(ctx context.Context, a lease.Anchor, lifetime time.Duration, last time.Time) (time.Time, error) {
 	if err := checkAnchor(a); err != nil {
 		return time.Time{}, err
 	}
@@ -42,7 +42,7 @@ func (s *Source) Renew(ctx context.Context, a lease.Anchor, lifetime time.Durati
 		return time.Time{}, fault.New(fault.LeaseNotRenewable, "")
 	}
 	now := s.clock.Now()
-	increment := int64(min(lifetime, max.Sub(now)) / time.Second)
+	increment := int64(min(lifetime, last.Sub(now)) / time.Second)
 	if increment < 1 {
 		return time.Time{}, fault.New(fault.LeaseGone, "")
 	}
@@ -75,7 +75,7 @@ func (s *Source) Renew(ctx context.Context, a lease.Anchor, lifetime time.Durati
 		return time.Time{}, malformed("Vault's answer tells of no lease")
 	}
 	end := earliest(now.Add(auth.ttl), now.Add(time.Duration(ttl)*time.Second))
-	return earliest(end, max), nil
+	return earliest(end, last), nil
 }
 
 // tokenRenewFault is renewFault for the child token. The policy may not let us renew
@@ -109,7 +109,9 @@ func tokenIsGone(r *refusal) bool {
 	return r.status < 500 && r.says("invalid accessor", "bad token", "token not found", "No token found")
 }
 
-func leaseIsGone(r *refusal) bool { return r.status < 500 && r.says("invalid lease", "lease not found") }
+func leaseIsGone(r *refusal) bool {
+	return r.status < 500 && r.says("invalid lease", "lease not found")
+}
 
 // Revoke implements lease.Source.
 //
@@ -196,7 +198,7 @@ func (s *Source) revokeToken(ctx context.Context, accessor string) error {
 type standing struct {
 	gone, used, renewable bool
 
-	ttl  time.Duration
+	ttl time.Duration
 	// age is by Vault's clock, and right if it was never renewed.
 	age time.Duration
 }
@@ -234,7 +236,7 @@ func (s *Source) lookUpToken(ctx context.Context, accessor string) (standing, er
 	return standing{
 		// It is below zero while the last use is going on.
 		used: string(data["num_uses"]) != made, renewable: renewable,
-		ttl:  time.Duration(ttl) * time.Second, age: time.Duration(life-ttl) * time.Second,
+		ttl: time.Duration(ttl) * time.Second, age: time.Duration(life-ttl) * time.Second,
 	}, nil
 }
 

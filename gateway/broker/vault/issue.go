@@ -188,7 +188,7 @@ func (t *ticket) Issue(ctx context.Context) (lease.Issued, error) {
 	now := t.now.Add(t.source.clock.Now().Sub(t.began))
 	a, err := t.source.send(ctx, c)
 	if err != nil {
-		if definite(err) {
+		if definite(err) || fault.From(err).Reason == fault.SourceMalformed {
 			// Nothing is under way any more, so the token can go at once.
 			t.source.discard(ctx, t.accessor)
 		}
@@ -197,8 +197,13 @@ func (t *ticket) Issue(ctx context.Context) (lease.Issued, error) {
 	defer a.wipe()
 	issued, err := t.read(a, now)
 	if err != nil {
-		// It exists, and nobody will get it.
-		_ = t.source.Revoke(ctx, lease.Anchor{Handle: t.accessor, Ref: issued.Ref})
+		// It exists, and nobody will get it. If ending it fails, whoever holds the anchor
+		// tries again.
+		if issued.Ref == "" {
+			t.source.discard(ctx, t.accessor)
+		} else {
+			_ = t.source.Revoke(ctx, lease.Anchor{Handle: t.accessor, Ref: issued.Ref})
+		}
 		return lease.Issued{}, err
 	}
 	return issued, nil

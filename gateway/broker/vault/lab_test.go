@@ -22,37 +22,35 @@ import (
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
 )
 
-// The real servers that tests share. Each test has policies and a token role of its
-// own there.
+// The real servers that tests share, started by the first that needs them. Each test
+// has policies and a token role of its own there.
 var shared struct {
+	once     sync.Once
+	err      error
 	vault    *vaulttest.Vault
 	postgres *vaulttest.Postgres
 }
 
-func TestMain(m *testing.M) {
+func startShared() {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	code := 1
-	err := func() (err error) {
-		if shared.vault, err = vaulttest.LaunchVault(ctx); err != nil {
-			return err
-		}
-		if shared.postgres, err = vaulttest.LaunchPostgres(ctx); err != nil {
-			return err
-		}
-		return enable(shared.vault, shared.postgres)
-	}()
-	if err == nil {
-		code = m.Run()
-	} else {
-		fmt.Fprintln(os.Stderr, err)
+	defer cancel()
+	if shared.vault, shared.err = vaulttest.LaunchVault(ctx); shared.err != nil {
+		return
 	}
+	if shared.postgres, shared.err = vaulttest.LaunchPostgres(ctx); shared.err != nil {
+		return
+	}
+	shared.err = enable(shared.vault, shared.postgres)
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
 	if shared.postgres != nil {
 		shared.postgres.Stop()
 	}
 	if shared.vault != nil {
 		shared.vault.Stop()
 	}
-	cancel()
 	os.Exit(code)
 }
 
@@ -81,7 +79,12 @@ var (
 )
 
 // newLab prepares the shared Vault for a test.
-func newLab(t *testing.T) *lab { return labOn(t, shared.vault, shared.postgres) }
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	shared.once.Do(startShared)
+	check(t, shared.err)
+	return labOn(t, shared.vault, shared.postgres)
+}
 
 func labOn(t *testing.T, v *vaulttest.Vault, pg *vaulttest.Postgres) *lab {
 	t.Helper()

@@ -51,7 +51,9 @@ func TestKVGivesVersionsAndCannotBeRevoked(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	s := l.source(t, kv("team/app"))
-	put := func(data map[string]any) { l.Must(http.MethodPost, "secret/data/team/app", map[string]any{"data": data}) }
+	put := func(data map[string]any) {
+		l.Must(http.MethodPost, "secret/data/team/app", map[string]any{"data": data})
+	}
 	put(map[string]any{"password": "first"})
 	put(map[string]any{"password": "se\"cond\u2028", "port": 5432, "list": []string{"a", "b"}, "none": nil})
 	version, err := s.Newest(t.Context(), kv("team/app").Parameters)

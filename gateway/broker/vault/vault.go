@@ -74,7 +74,7 @@ type Source struct {
 	session session
 	wrapped wrapped
 	// life ends with Close.
-	life context.Context //nolint:containedctx // of the source's own goroutines
+	life context.Context
 	end  context.CancelFunc
 }
 
