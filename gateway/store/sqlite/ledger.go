@@ -19,8 +19,8 @@ var leaseFamily = family{
 
 // Reserve implements lease.Ledger.
 func (s *Store) Reserve(ctx context.Context, l lease.Lease, quota uint32) error {
-	return leaseFamily.wrap(s.inTx(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, reserveStatement,
+	return leaseFamily.wrap(s.inBatch(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		result, err := tx.StmtContext(ctx, s.reserve).ExecContext(ctx,
 			l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, l.Workload, l.Registration, l.Evidence[:],
 			l.Source, instant(l.Created), stamp(l.MaxExpires), int64(l.Lifetime), lease.StateReserved, 1,
 			l.Anchor.Handle, l.Anchor.Ref, stamp(l.Expires), l.Renewable, l.Revocable, int64(l.Version), stamp(l.Due),
@@ -38,8 +38,8 @@ func (s *Store) Reserve(ctx context.Context, l lease.Lease, quota uint32) error 
 
 // Update implements lease.Ledger.
 func (s *Store) Update(ctx context.Context, l lease.Lease) error {
-	return leaseFamily.wrap(s.inTx(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, updateStatement,
+	return leaseFamily.wrap(s.inBatch(ctx, func(ctx context.Context, tx *sql.Tx) error {
+		result, err := tx.StmtContext(ctx, s.update).ExecContext(ctx,
 			l.State, l.Anchor.Handle, l.Anchor.Ref, stamp(l.Expires), l.Renewable, l.Revocable, int64(l.Version),
 			stamp(l.Due), l.Failures, l.Failure,
 			l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, int64(l.Revision))
@@ -52,7 +52,7 @@ func (s *Store) Update(ctx context.Context, l lease.Lease) error {
 
 // Forget implements lease.Ledger.
 func (s *Store) Forget(ctx context.Context, l lease.Lease) error {
-	return leaseFamily.wrap(s.inTx(ctx, func(tx *sql.Tx) error {
+	return leaseFamily.wrap(s.inBatch(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, "DELETE FROM lease WHERE "+isRevision,
 			l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, int64(l.Revision))
 		if err != nil {
