@@ -51,7 +51,7 @@ func newVaultWorld(t *testing.T, options ...vaulttest.Option) *vaultWorld {
 	must(t, os.WriteFile(file, []byte(secretID), 0o600))
 	w.way = newWay(t, w.vault.Address)
 	w.source = config.Vault{
-		Name: "vault", Address: w.way.URL, Timeout: 5 * time.Second, AppRole: &config.VaultAppRole{RoleID: roleID, SecretIDFile: file},
+		Name: "vault", Address: w.way.URL, Timeout: 3 * time.Second, AppRole: &config.VaultAppRole{RoleID: roleID, SecretIDFile: file},
 	}
 	return w
 }
@@ -59,7 +59,7 @@ func newVaultWorld(t *testing.T, options ...vaulttest.Option) *vaultWorld {
 // change adds the source to a gateway's configuration, with bounds that suit a test.
 func (w *vaultWorld) change(c *config.Config) {
 	c.Sources.Vault = append(c.Sources.Vault, w.source)
-	c.Leases.IssueTimeout, c.Leases.Margin = 5*time.Second, 10*time.Second
+	c.Leases.IssueTimeout, c.Leases.Margin = 12*time.Second, 10*time.Second
 	c.Leases.PerSecond, c.Leases.Burst = 1000, 1000
 }
 

@@ -29,7 +29,9 @@ func (p *Plane) secretRoleRoutes() []pipeline.Route {
 		pipeline.Control(secretRoleService+"GetSecretRole", policy.ActionGetSecretRole,
 			onSecretRole[*controlv1.GetSecretRoleRequest], p.getSecretRole),
 		pipeline.Control(secretRoleService+"ListSecretRoles", policy.ActionListSecretRoles,
-			func(r *controlv1.ListSecretRolesRequest, s *pipeline.Subject) error { return s.SetTenant(r.GetParent()) },
+			func(r *controlv1.ListSecretRolesRequest, s *pipeline.Subject) error {
+				return s.SetTenant(r.GetParent())
+			},
 			p.listSecretRoles),
 		pipeline.Effectful(secretRoleService+"UpdateSecretRole", policy.ActionUpdateSecretRole,
 			func(r *controlv1.UpdateSecretRoleRequest, s *pipeline.Subject) error {

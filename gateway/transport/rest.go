@@ -241,7 +241,9 @@ func (w wipingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Write implements io.Writer, but for keeping what it is given.
 func (w wipingWriter) Write(p []byte) (int, error) {
-	defer clear(p)
+	if len(p) > 1 { // a stream's delimiter is written again and again
+		defer clear(p)
+	}
 	return w.ResponseWriter.Write(p)
 }
 

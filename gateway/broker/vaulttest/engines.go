@@ -108,7 +108,7 @@ func EnablePKI(v *Vault, role string, ttl, maxTTL time.Duration) error {
 		return err
 	}
 	return v.write(
-		Request{Path: PKIMount + "/root"+"/generate/internal", Body: map[string]any{
+		Request{Path: PKIMount + "/root" + "/generate/internal", Body: map[string]any{
 			"common_name": "vaulttest pki", "ttl": "87600h", "key_type": "ec", "key_bits": 256,
 		}},
 		Request{Path: PKIMount + "/roles/" + role, Body: map[string]any{
