@@ -37,6 +37,7 @@ func TestTheEnvironmentChangesNothing(t *testing.T) {
 	}
 	f := newFake(t)
 	f.config.Namespace = "ours"
+	f.says("auth/token/lookup-self", 200, `{"data":{"namespace_path":"ours/"}}`)
 	s := f.source(t)
 	_, err := tryIssue(t, s, database("app"))
 	check(t, err)
@@ -47,7 +48,7 @@ func TestTheEnvironmentChangesNothing(t *testing.T) {
 		t.Errorf("asked %d times", n)
 	}
 	tokens := map[string]string{
-		"/v1/auth/approle/login": "", "/v1/auth/token/create/sallyport": "hvs.own", "/v1/database/creds/app": "hvs.child",
+		"/v1/auth/approle/login": "", "/v1/auth/token/create/sallyport": "hvs.own", "/v1/auth/token/lookup-self": "hvs.own", "/v1/database/creds/app": "hvs.child",
 	}
 	for _, r := range f.requests() {
 		want := []string{"User-Agent", "X-Vault-Namespace", "X-Vault-Request"}

@@ -322,10 +322,10 @@ func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T)
 	} {
 		f := newFake(t)
 		revoked := false
-		f.does("auth/token/revoke-accessor", func(w http.ResponseWriter, _ *http.Request) { revoked = true; w.WriteHeader(204) })
+		f.does("auth/token/revoke-accessor", func(w http.ResponseWriter, _ *http.Request) { revoked = true; w.WriteHeader(http.StatusNoContent) })
 		f.does("auth/token/lookup-accessor", func(w http.ResponseWriter, _ *http.Request) {
 			if revoked {
-				w.WriteHeader(403)
+				w.WriteHeader(http.StatusForbidden)
 				_, _ = io.WriteString(w, `{"errors":["invalid accessor"]}`)
 				return
 			}

@@ -24,7 +24,9 @@ import (
 
 // The real servers that tests share, started by the first that needs them. Each test
 // has policies and a token role of its own there.
-var shared struct {
+var shared servers
+
+type servers struct {
 	once     sync.Once
 	err      error
 	vault    *vaulttest.Vault
@@ -41,6 +43,14 @@ func startShared() {
 		return
 	}
 	shared.err = enable(shared.vault, shared.postgres)
+}
+
+// postgresFor gives the shared database.
+func (s *servers) postgresFor(t *testing.T) *vaulttest.Postgres {
+	t.Helper()
+	s.once.Do(startShared)
+	check(t, s.err)
+	return s.postgres
 }
 
 func TestMain(m *testing.M) {
@@ -84,6 +94,15 @@ func newLab(t *testing.T) *lab {
 	shared.once.Do(startShared)
 	check(t, shared.err)
 	return labOn(t, shared.vault, shared.postgres)
+}
+
+// ownLab starts a Vault for one test.
+func ownLab(t *testing.T, options ...vaulttest.Option) *lab {
+	t.Helper()
+	pg := shared.postgresFor(t)
+	v := vaulttest.StartVault(t, options...)
+	check(t, enable(v, pg))
+	return labOn(t, v, pg)
 }
 
 func labOn(t *testing.T, v *vaulttest.Vault, pg *vaulttest.Postgres) *lab {

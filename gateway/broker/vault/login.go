@@ -73,7 +73,40 @@ func (s *Source) signIn(ctx context.Context) (secret.Bytes, grant, error) {
 			"signing in to Vault gives a batch token, which cannot make child tokens: set token_type=service")
 	}
 	token, err := auth.take()
-	return token, grant{auth.ttl, auth.renewable}, err
+	if err == nil {
+		err = s.checkNamespace(ctx, token)
+	}
+	if err != nil {
+		token.Wipe()
+		return secret.Bytes{}, grant{}, err
+	}
+	return token, grant{auth.ttl, auth.renewable}, nil
+}
+
+// checkNamespace asks where a new token is. A Vault without namespaces does not refuse
+// one: it ignores it, and everything would go to where it was not meant for.
+func (s *Source) checkNamespace(ctx context.Context, token secret.Bytes) error {
+	want := strings.Trim(s.config.Namespace, "/")
+	if want == "" || want == "root" {
+		return nil
+	}
+	a, err := s.send(ctx, &call{method: http.MethodGet, path: "auth/token/lookup-self", token: token})
+	if err != nil {
+		return err
+	}
+	defer a.wipe()
+	top, err := parse(a.text)
+	if err != nil {
+		return malformed("Vault's answer tells of no token")
+	}
+	data, err := top["data"].object()
+	if err != nil {
+		return malformed("Vault's answer tells of no token")
+	}
+	if got, err := data["namespace_path"].name(); err != nil || strings.Trim(got, "/") != want {
+		return fault.New(fault.SourceRefused, "Vault does not know the namespace")
+	}
+	return nil
 }
 
 func (s *Source) loginCall(ctx context.Context) (*call, error) {
