@@ -100,7 +100,7 @@ func (c *caller) intercept(ctx context.Context, method string, req, reply any, c
 		e := fromCall(err, receipt)
 		// gRPC names the peer as soon as there is a stream to send the request on.
 		sent := server.Addr != nil
-		if attempt >= c.attempts || !c.again(e, method, sent) || !wait(ctx, rand.N(min(backoffBase<<min(attempt-1, 16), backoffMax))) {
+		if attempt >= c.attempts || !c.again(ctx, e, method, sent) || !wait(ctx, rand.N(min(backoffBase<<min(attempt-1, 16), backoffMax))) {
 			return e
 		}
 	}
@@ -109,12 +109,15 @@ func (c *caller) intercept(ctx context.Context, method string, req, reply any, c
 // again reports whether a call that failed is to be tried again. A certificate
 // that lost its worth while the connection was open is a reason to make another
 // connection, if there is a new certificate by now.
-func (c *caller) again(e *Error, method string, sent bool) bool {
+func (c *caller) again(ctx context.Context, e *Error, method string, sent bool) bool {
 	if c.reconnected(e) {
 		return true // the gateway did nothing, whatever the method
 	}
-	return e.Reason.Temporary() && mayRepeat(method, e, sent)
+	return ctx.Value(patient{}) == nil && e.Reason.Temporary() && mayRepeat(method, e, sent)
 }
+
+// patient is the key of a context whose owner tries again at his own pace.
+type patient struct{}
 
 // reconnected reports whether e says that the certificate of the connection is worth
 // nothing any more while there is a new one by now. Then it has closed all connections.

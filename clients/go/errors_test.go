@@ -26,6 +26,9 @@ var constants = []sallyport.Reason{
 	sallyport.KEKRefused, sallyport.KEKThrottled, sallyport.ForeignEnvelope, sallyport.UnknownVersion,
 	sallyport.MalformedEnvelope, sallyport.UnknownSuite, sallyport.DecryptionFailed, sallyport.NotFound,
 	sallyport.AlreadyExists, sallyport.Conflict, sallyport.FailedPrecondition, sallyport.InvalidPolicy,
+	sallyport.LeaseGone, sallyport.LeaseNotRenewable, sallyport.LifetimeExceeded, sallyport.QuotaExceeded,
+	sallyport.InvalidRecipient, sallyport.SourceUnavailable, sallyport.SourceSealed, sallyport.SourceStandby,
+	sallyport.SourceThrottled, sallyport.SourceUntrusted, sallyport.SourceRefused, sallyport.SourceMalformed,
 	sallyport.AuditUnavailable, sallyport.StoreUnavailable, sallyport.Overloaded, sallyport.DeadlineExceeded,
 	sallyport.Cancelled, sallyport.ShuttingDown, sallyport.Internal,
 }

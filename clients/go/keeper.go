@@ -73,6 +73,7 @@ type keeper struct {
 	// When something is due; the zero time is never.
 	refresh, offer, watch    time.Time
 	refused, declined, broke pauses // the failures of these three
+	losses                   pauses // of leases that were lost soon
 
 	stream  chan event // nil if there is none
 	opened  time.Time
@@ -192,15 +193,15 @@ func (k *keeper) lost(why error) {
 	k.newest, k.offer, k.watch = nil, time.Time{}, time.Time{}
 	k.drop()
 	if time.Since(k.took) > settled {
-		k.refused = pauses{}
+		k.losses = pauses{}
 	}
-	k.refresh = time.Now().Add(k.refused.next())
+	k.refresh, k.refused = time.Now().Add(k.losses.next()), pauses{}
 }
 
 // renew refreshes the newest secret from here: it renews the lease while that gains
 // something, and otherwise leases anew.
 func (k *keeper) renew(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, patient{}, true), leaseTimeout)
 	defer cancel()
 	if k.renewable() {
 		l, err := k.role.Renew(ctx, k.newest.Lease().Name, k.options.Lifetime)
@@ -279,7 +280,7 @@ func (k *keeper) retire(ctx context.Context, r *retired) bool {
 	if !time.Now().Before(r.secret.end()) {
 		return true
 	}
-	bounded, cancel := context.WithTimeout(ctx, revokeTimeout)
+	bounded, cancel := context.WithTimeout(context.WithValue(ctx, patient{}, true), revokeTimeout)
 	defer cancel()
 	_, err := k.role.Revoke(bounded, r.secret.Lease().Name)
 	if err == nil || errors.Is(err, NotFound) || errors.Is(err, LeaseGone) {

@@ -3,6 +3,7 @@ package sallyport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -80,16 +81,18 @@ func (k *keeper) handle(ctx context.Context, e event) {
 }
 
 // broken opens the stream again after a pause. The gateway ends streams with their
-// connection, after minutes; one that ends soon after it was opened is a failure.
+// connection, after minutes, and when it stops; nobody needs to hear of that.
 func (k *keeper) broken(ctx context.Context, err error) {
 	k.drop()
-	early := time.Since(k.opened) < settled
-	if !early {
+	usual := errors.Is(err, io.EOF) || errors.Is(err, Unavailable) || errors.Is(err, ShuttingDown)
+	if time.Since(k.opened) > settled {
 		k.broke = pauses{}
+	} else {
+		usual = false
 	}
 	k.watch = time.Now().Add(k.broke.after(err))
-	if early && !errors.Is(err, io.EOF) && ctx.Err() == nil {
-		k.report(err)
+	if !usual && ctx.Err() == nil {
+		k.report(fmt.Errorf("sallyport: watching a lease of %s: %w", k.role.name, err))
 	}
 }
 
