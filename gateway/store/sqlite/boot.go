@@ -43,8 +43,8 @@ func (s *Store) Restored() time.Time { return s.restored }
 
 // begin judges the database before anything changes it, brings it up to date, and
 // counts the start.
-func (s *Store) begin(ctx context.Context, path string) error {
-	_, version, err := pending(ctx, s.write, migrations)
+func (s *Store) begin(ctx context.Context, path string, steps fs.FS) error {
+	_, version, err := pending(ctx, s.write, steps)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (s *Store) begin(ctx context.Context, path string) error {
 			}
 		}
 	}
-	if err := migrate(ctx, s.write, migrations); err != nil {
+	if err := migrate(ctx, s.write, steps); err != nil {
 		return err
 	}
 	if !there && b.starts == 0 {

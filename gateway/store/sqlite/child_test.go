@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case name == "create":
 		createForever(path)
+	case name == "start":
+		startForever(path)
 	}
 	s, err := Open(context.Background(), path)
 	if err == nil {
@@ -89,6 +91,21 @@ func createForever(dir string) {
 		s, err := Create(context.Background(), filepath.Join(dir, fmt.Sprint(n)))
 		if err == nil {
 			fmt.Println("made", n)
+			err = s.Close()
+		}
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+// startForever opens and closes a store until it is killed.
+func startForever(path string) {
+	for {
+		s, err := Open(context.Background(), path)
+		if err == nil {
+			fmt.Println("open")
 			err = s.Close()
 		}
 		if err != nil {

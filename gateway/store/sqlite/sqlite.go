@@ -161,7 +161,7 @@ func open(ctx context.Context, path string, lock *os.File) (_ *Store, err error)
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
-	if err := s.begin(ctx, path); err != nil {
+	if err := s.begin(ctx, path, migrations); err != nil {
 		return nil, err
 	}
 	// SQLite stays in another mode without an error where it cannot do WAL.
