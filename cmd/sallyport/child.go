@@ -77,6 +77,9 @@ func startError(command string, err error) error {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return &statusError{exitNotFound, fmt.Errorf("%s: not found", command)}
 	default:
+		if e := (*exec.Error)(nil); errors.As(err, &e) {
+			err = e.Err // the name is said once
+		}
 		return &statusError{exitNotExecutable, fmt.Errorf("%s: %w", command, err)}
 	}
 }

@@ -46,11 +46,20 @@ func (s selector) use(from fields, f func(value []byte) error) error {
 	if s.field == "" {
 		return useAll(from, f)
 	}
-	if names := from.Names(); !slices.Contains(names, s.field) {
-		slices.Sort(names)
-		return fmt.Errorf("%s has no field %q; it has %s", s.role, s.field, strings.Join(names, ", "))
+	if err := s.check(from); err != nil {
+		return err
 	}
 	return from.Use(s.field, f)
+}
+
+// check refuses a field that the secret does not have.
+func (s selector) check(from fields) error {
+	names := from.Names()
+	if s.field == "" || slices.Contains(names, s.field) {
+		return nil
+	}
+	slices.Sort(names)
+	return fmt.Errorf("%s has no field %q; it has %s", s.role, s.field, strings.Join(names, ", "))
 }
 
 // useAll calls f with one JSON object that has all fields.

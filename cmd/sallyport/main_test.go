@@ -31,12 +31,18 @@ func TestScripts(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
 			t.Parallel()
 			gw := gatewaytest.Start(t)
+			runtimeDir := memory(t)
 			testscript.Run(t, testscript.Params{
 				Files: []string{script}, RequireExplicitExec: true,
-				Setup: func(env *testscript.Env) error { setup(env, gw); return nil },
+				Setup: func(env *testscript.Env) error {
+					setup(env, gw)
+					env.Setenv("XDG_RUNTIME_DIR", runtimeDir)
+					return nil
+				},
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
 					"status": status, "flip": flip, "logkey": logkey,
-					"issue": func(ts *testscript.TestScript, _ bool, args []string) { issue(ts, gw, args) },
+					"stopgateway": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(gw.Stop()) },
+					"issue":       func(ts *testscript.TestScript, _ bool, args []string) { issue(ts, gw, args) },
 				},
 			})
 		})

@@ -31,7 +31,8 @@ type runner struct {
 	action    action
 	lifetime  time.Duration
 	grace     time.Duration
-	dir       *secretDir // nil without files
+	wait      time.Duration // for the first secrets
+	dir       *secretDir    // nil without files
 
 	changes chan change
 	stopped chan struct{} // closed when the command has ended for good
@@ -83,6 +84,7 @@ While the gateway is away the command goes on, with a warning on standard error 
 	f.StringArrayVar(&secretFiles, "secret-file", nil, "`PATH=ROLE[.FIELD]`: file below $SALLYPORT_SECRETS to put a secret into; may be repeated")
 	f.StringVar(&onChange, "on-change", "", "what a changed secret means for the command: restart, signal:NAME or none (default restart with --secret, otherwise none)")
 	f.DurationVar(&r.grace, "grace", 10*time.Second, "how long the command has between SIGTERM and SIGKILL when it is started again")
+	f.DurationVar(&r.wait, "wait", time.Minute, "how long to try for the secrets before the command starts, while the gateway or the source is away")
 	f.StringVar(&base, "base", "", "directory in which the directory of the files is made (default $XDG_RUNTIME_DIR or /dev/shm)")
 	f.BoolVar(&allowDisk, "allow-disk", false, "put the files there even if it is not a tmpfs")
 	lifetimeFlag(c, &r.lifetime)
@@ -217,8 +219,10 @@ func (r *runner) run(ctx context.Context, g *sallyport.Client, command []string)
 		}
 		r.app.closeKept(ctx, kept)
 	}()
+	starting, cancel := context.WithTimeout(ctx, r.wait)
+	defer cancel()
 	for _, role := range r.roles() {
-		k, err := g.Keep(ctx, role, r.keepOptions(role))
+		k, err := g.Keep(starting, role, r.keepOptions(role))
 		if err != nil {
 			return r.notLeased(role, signals, err)
 		}

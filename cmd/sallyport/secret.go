@@ -81,6 +81,7 @@ On its way the value is sealed to a key of this process.`,
 		if err := f.checkTarget(f.out); err != nil {
 			return err
 		}
+		hideMemory()
 		return n.withData(c.Context(), func(ctx context.Context, g *sallyport.Client) error {
 			s, err := g.SecretRole(args[0]).Lease(ctx, sallyport.Lifetime(lifetime))
 			if err != nil {
@@ -118,6 +119,9 @@ func (a *app) showSecret(s *sallyport.Secret) {
 
 // writeSecret writes a field as it is, or JSON, and says so on standard error.
 func (a *app) writeSecret(f *files, what selector, s *sallyport.Secret) error {
+	if err := what.check(s); err != nil {
+		return err
+	}
 	l := s.Lease()
 	write := func(value []byte) error {
 		if !printable(value) {

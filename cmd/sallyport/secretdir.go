@@ -59,6 +59,10 @@ func privateDir(bases []string, allowDisk bool) (*secretDir, error) {
 }
 
 func makePrivateDir(base string, memory bool) (*secretDir, error) {
+	base, err := filepath.Abs(base) // the command may go elsewhere
+	if err != nil {
+		return nil, err
+	}
 	removeStale(base)
 	dir, err := os.MkdirTemp(base, dirPrefix) // mode 0700
 	if err != nil {
