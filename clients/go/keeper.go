@@ -211,10 +211,12 @@ func (k *keeper) renew(ctx context.Context) {
 			if k.heard(l); k.newest == nil || time.Until(k.newest.end()) > k.period/4 {
 				return
 			}
-		case errors.Is(err, LeaseGone), errors.Is(err, NotFound):
+		case errors.Is(err, LeaseGone):
 			k.lost(err)
 			return
-		case !errors.Is(err, LeaseNotRenewable):
+		case errors.Is(err, LeaseNotRenewable), errors.Is(err, PermissionDenied), errors.Is(err, NotFound):
+			// Not allowed, or not known: a store from a backup has forgotten the lease.
+		default:
 			k.refreshFailed(ctx, err)
 			return
 		}
@@ -326,7 +328,7 @@ func (k *keeper) end(ctx context.Context) error {
 		if !time.Now().Before(s.end()) {
 			continue
 		}
-		if _, err := k.role.Revoke(ctx, s.Lease().Name); err != nil && !errors.Is(err, NotFound) {
+		if _, err := k.role.Revoke(ctx, s.Lease().Name); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -361,6 +361,27 @@ func TestARevocationThatNobodyTells(t *testing.T) {
 	})
 }
 
+// What the gateway has forgotten, or will not renew, is replaced before it ends.
+func TestALeaseThatIsNotRenewed(t *testing.T) {
+	for _, reason := range []fault.Reason{fault.PermissionDenied, fault.NotFound, fault.LeaseNotRenewable} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newVault(10*time.Minute, time.Hour)
+			k, f, _ := v.keep(t)
+			v.obstruct(func(_ context.Context, verb string, _ int) error {
+				if verb == "renew" || verb == "watch" {
+					return fault.New(reason, "")
+				}
+				return nil
+			})
+			v.watch = func(context.Context, int) error { return fault.New(fault.ShuttingDown, "") }
+			attend(t, v, k, time.Hour)
+			if n := len(f.offers()); n < 5 {
+				t.Errorf("%s: %d replacements", reason, n)
+			}
+		})
+	}
+}
+
 // A refusal is not asked again and again, and does not last for ever either.
 func TestARefusalIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func (k *keeper) handle(ctx context.Context, e event) {
 	switch {
 	case e.err == nil:
 		k.replied(ctx, e)
-	case errors.Is(e.err, LeaseGone), errors.Is(e.err, NotFound):
+	case errors.Is(e.err, LeaseGone):
 		k.lost(e.err)
 	default:
 		k.broken(ctx, e.err)
