@@ -16,8 +16,8 @@
 // which the old credential is revoked, is how long a query or a transaction may go on.
 //
 // Idle connections of an old credential do nothing but stay; DB.SetConnMaxIdleTime says
-// how long. A pool of another kind that asks for a login with each new connection, such
-// as pgxpool with BeforeConnect and PrepareConn, is served by [Login].
+// how long. A pool of another kind is served by [Login] and [User], if it asks before it
+// makes a connection and before it uses one: pgxpool has BeforeConnect and PrepareConn.
 package rotating
 
 import (
@@ -96,6 +96,11 @@ func (nameless) Open(string) (driver.Conn, error) {
 // Login gives the current login as strings, for what takes nothing else. The memory of a
 // string cannot be wiped: it stays readable in the process until it is used for something
 // else. The fields are "username" and "password".
+//
+//	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) (err error) {
+//		c.User, c.Password, err = rotating.Login(kept)
+//		return err
+//	}
 func Login(s Source) (user, password string, err error) {
 	current, err := s.Current()
 	if err != nil {
@@ -106,6 +111,21 @@ func Login(s Source) (user, password string, err error) {
 	}
 	password, err = text(current, "password")
 	return user, password, err
+}
+
+// User gives the user of the current login. A connection of another one is not to be used
+// any more:
+//
+//	config.PrepareConn = func(_ context.Context, c *pgx.Conn) (bool, error) {
+//		user, err := rotating.User(kept)
+//		return err == nil && c.Config().User == user, err
+//	}
+func User(s Source) (string, error) {
+	current, err := s.Current()
+	if err != nil {
+		return "", err
+	}
+	return text(current, "username")
 }
 
 // stale reports whether s is not the secret to use any more.
