@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -59,7 +58,12 @@ var passed = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscal
 // ignored, for the command too: nohup is for it.
 func catch() (signals chan os.Signal, stop func()) {
 	signals = make(chan os.Signal, 16)
-	signal.Notify(signals, slices.DeleteFunc(slices.Clone(passed), signal.Ignored)...)
+	signal.Notify(signals, syscall.SIGTERM) // of none at all it would be all
+	for _, s := range passed {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	return signals, func() { signal.Stop(signals) }
 }
 

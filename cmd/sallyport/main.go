@@ -18,7 +18,11 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{syscall.SIGTERM}
+	if !signal.Ignored(os.Interrupt) { // as in the background of a script
+		ends = append(ends, os.Interrupt)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
 	code := a.run(ctx, os.Args[1:])
 	stop()
@@ -83,7 +87,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 the gateway is not av
 		a.encryptCommand(), a.decryptCommand(), a.rewrapCommand(),
 		a.tenantsCommand(), a.keyringsCommand(), a.workloadsCommand(), a.policyCommand(),
 		a.rolesCommand(), a.sourcesCommand(), a.leasesCommand(), a.vaultCommand(),
-		a.secretCommand(), a.runCommand(),
+		a.secretCommand(), a.runCommand(), a.agentCommand(),
 		a.auditCommand(), a.versionCommand(),
 	)
 	return root
