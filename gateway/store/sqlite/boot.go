@@ -118,6 +118,8 @@ func (b boots) isRestored(ctx context.Context, db *sql.DB, file int64, there boo
 	return copied || file > b.starts || !there && b.starts > 0, nil
 }
 
+const latestQuery = "SELECT max(created) FROM lease"
+
 // latest is now, or later if the database has a lease that claims to be from later.
 func latest(ctx context.Context, db *sql.DB, old bool) (time.Time, error) {
 	now := time.Now().UTC()
@@ -125,7 +127,7 @@ func latest(ctx context.Context, db *sql.DB, old bool) (time.Time, error) {
 		return now, nil
 	}
 	var created stamp
-	if err := db.QueryRowContext(ctx, "SELECT max(created) FROM lease").Scan(&created); err != nil {
+	if err := db.QueryRowContext(ctx, latestQuery).Scan(&created); err != nil {
 		return now, err
 	}
 	if last := time.Time(created); !now.After(last) {

@@ -42,7 +42,8 @@ CREATE TABLE lease (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX lease_due ON lease (due, id) WHERE due IS NOT NULL;
-CREATE INDEX lease_held ON lease (workload, tenant, role, created, id) WHERE state <> 4;
+-- The state is in it so that counting reads nothing else.
+CREATE INDEX lease_held ON lease (workload, tenant, role, created, id, state) WHERE state <> 4;
 CREATE INDEX lease_created ON lease (created, id);
 CREATE INDEX lease_tenant ON lease (tenant, created, id);
 CREATE INDEX lease_workload ON lease (workload, created, id);
