@@ -51,7 +51,7 @@ func newVaultWorld(t *testing.T, options ...vaulttest.Option) *vaultWorld {
 	must(t, os.WriteFile(file, []byte(secretID), 0o600))
 	w.way = newWay(t, w.vault.Address)
 	w.source = config.Vault{
-		Name: "vault", Address: w.way.URL, Timeout: 3 * time.Second, AppRole: &config.VaultAppRole{RoleID: roleID, SecretIDFile: file},
+		Name: "vault", Address: w.way.URL, Timeout: 3 * time.Second, RequestLimit: 3 * time.Second, AppRole: &config.VaultAppRole{RoleID: roleID, SecretIDFile: file},
 	}
 	return w
 }

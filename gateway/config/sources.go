@@ -37,6 +37,9 @@ type Vault struct {
 	Namespace  string `yaml:"namespace"`
 	// Timeout bounds each call.
 	Timeout time.Duration `yaml:"timeout"`
+	// RequestLimit is Vault's max_request_duration: how long it works on a call at most.
+	// What a crash interrupts is ended only after that. 90s, Vault's default, if empty.
+	RequestLimit time.Duration `yaml:"request_limit"`
 	// TokenRole is the role of auth/token that child tokens are made through, and
 	// PolicyPrefix begins the names of their policies; "sallyport" if empty.
 	TokenRole    string `yaml:"token_role"`
@@ -181,6 +184,7 @@ func (v Vault) validate(k *checker, at string) {
 	k.require(ok && (u.Scheme == "https" || u.Scheme == "http" && isLoopback(u.Hostname())),
 		"%s.address must be https://host:port, or http on loopback", at)
 	k.between(at+".timeout", v.Timeout, 0, 5*time.Minute)
+	k.between(at+".request_limit", v.RequestLimit, 0, 10*time.Minute)
 	ways := 0
 	if a := v.AppRole; a != nil {
 		ways++

@@ -23,7 +23,7 @@ func (h *Host) openVaults(sources map[string]lease.Source) error {
 func vaultConfig(v config.Vault, h *Host) vault.Config {
 	c := vault.Config{
 		Name: v.Name, Address: v.Address, CAFile: v.CAFile, ServerName: v.ServerName, Namespace: v.Namespace,
-		Timeout: v.Timeout, TokenRole: v.TokenRole, PolicyPrefix: v.PolicyPrefix, Logger: h.logger,
+		Timeout: v.Timeout, RequestLimit: v.RequestLimit, TokenRole: v.TokenRole, PolicyPrefix: v.PolicyPrefix, Logger: h.logger,
 	}
 	if a := v.AppRole; a != nil {
 		c.AppRole = &vault.AppRole{Mount: a.Mount, RoleID: a.RoleID, SecretIDFile: a.SecretIDFile, Wrapped: a.Wrapped}
@@ -39,4 +39,3 @@ func vaultConfig(v config.Vault, h *Host) vault.Config {
 	}
 	return c
 }
-

@@ -25,6 +25,8 @@ type call struct {
 	backend bool
 	// mute says that what Vault says of a failure may hold secrets.
 	mute bool
+	// lasting calls are finished by Vault even if we are gone.
+	lasting bool
 	// transport, if set, is the call's own.
 	transport *http.Transport
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"sync"
@@ -60,6 +61,9 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := d.dress(out, c); err != nil {
 		return nil, err
 	}
+	if c.lasting {
+		out = outlast(out)
+	}
 	transport := c.transport
 	if transport == nil {
 		var err error
@@ -73,6 +77,26 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	answer.Body = &limited{answer.Body, maxAnswer}
 	return answer, nil
+}
+
+// outlast lets Vault finish a call even if we hang up, or die. Vault gives a call up
+// when the connection ends, and where that happens while the database makes an account
+// Vault forgets the account: nobody ends it then. Vault, like every server of Go's
+// net/http, watches the connection by reading one byte ahead; a blank line after the
+// request is that byte, and the end behind it is not seen until the answer is written.
+// RFC 9112, 2.2 lets a client send one, and the connection is not used again. A proxy
+// before Vault that ends connections by itself takes this away.
+func outlast(out *http.Request) *http.Request {
+	var conn net.Conn
+	out.Close = true
+	return out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn },
+		WroteRequest: func(i httptrace.WroteRequestInfo) {
+			if i.Err == nil && conn != nil {
+				_, _ = io.WriteString(conn, "\r\n")
+			}
+		},
+	}))
 }
 
 // dress gives a request its headers, all of them, and its body.

@@ -172,7 +172,7 @@ func (t *ticket) Issue(ctx context.Context) (lease.Issued, error) {
 	if token.Wiped() {
 		return lease.Issued{}, fault.New(fault.LeaseGone, "the ticket was used")
 	}
-	c := &call{method: http.MethodGet, path: t.plan.path, token: token, backend: true, mute: true}
+	c := &call{method: http.MethodGet, path: t.plan.path, token: token, backend: true, mute: true, lasting: t.plan.leased}
 	if t.plan.write {
 		body := maps.Clone(t.plan.body)
 		if t.plan.ttl {

@@ -30,6 +30,8 @@ import (
 const (
 	// DefaultTimeout bounds each call if the configuration says nothing.
 	DefaultTimeout = 10 * time.Second
+	// DefaultRequestLimit is Vault's default for max_request_duration.
+	DefaultRequestLimit = 90 * time.Second
 	// DefaultName is the token role and the prefix of policies.
 	DefaultName = "sallyport"
 
@@ -50,6 +52,9 @@ type Config struct {
 	Namespace          string
 	// Timeout bounds each call; DefaultTimeout if 0.
 	Timeout time.Duration
+	// RequestLimit is Vault's max_request_duration: how long it works on a call at most,
+	// also when we have given it up. DefaultRequestLimit, which is Vault's, if 0.
+	RequestLimit time.Duration
 
 	AppRole     *AppRole
 	Certificate *Certificate
@@ -153,6 +158,9 @@ func (c *Config) complete() error {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
+	}
+	if c.RequestLimit == 0 {
+		c.RequestLimit = DefaultRequestLimit
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
