@@ -66,6 +66,10 @@ func TestTheEnvironmentChangesNothing(t *testing.T) {
 			t.Errorf("%s %v", r.URL, r.Header)
 		}
 	}
+	// Nobody is there, and what is not on this machine is what proxies are for.
+	f.config.Address = "https://192.0.2.1:8200"
+	_, err = tryIssue(t, f.source(t), database("app"))
+	wantReason(t, "an address of nobody", err, fault.SourceUnavailable)
 	f.config.Address = untrusted.URL
 	_, err = tryIssue(t, f.source(t), database("app"))
 	wantReason(t, "a server that nobody vouches for", err, fault.SourceUntrusted)

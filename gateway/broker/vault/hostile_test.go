@@ -109,6 +109,12 @@ func (f *fake) requests() []*http.Request {
 	return append([]*http.Request(nil), f.asked...)
 }
 
+func (f *fake) sent() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.bodies...)
+}
+
 func (f *fake) count(path string) (n int) {
 	for _, r := range f.requests() {
 		if r.URL.Path == "/v1/"+path {
@@ -159,7 +165,7 @@ func TestAnswersOfAnotherShapeAreMalformed(t *testing.T) {
 		"a duration of ages": credential(map[string]any{"lease_duration": int64(1) << 60}), "renewable in words": credential(map[string]any{"renewable": "yes"}),
 		"the same name twice": `{"data":{"password":"a","password":"` + canary + `","username":"u"},"lease_id":"database/creds/app/x"}`,
 		"bad UTF-8":           `{"data":{"password":"` + "\xff" + canary + `","username":"u"},"lease_id":"database/creds/app/x"}`,
-		"oversized":           `{"data":{"username":"` + strings.Repeat(canary, 1<<17) + `"}}`,
+		"oversized":           credential(map[string]any{"data": map[string]any{"username": strings.Repeat(canary, 1<<17), "password": canary}}),
 		"a tail":              credential(nil) + canary,
 	} {
 		f := newFake(t)
@@ -303,8 +309,13 @@ func TestAForeignAnswerConfirmsNothing(t *testing.T) {
 		err := f.source(t).Revoke(t.Context(), anchor)
 		wantReason(t, name, err, test.want)
 	}
-	// What the policy does not let us revoke any more ends with its token.
 	f := newFake(t)
+	check(t, f.source(t).Revoke(t.Context(), anchor))
+	if f.count("sys/leases/revoke/database/creds/app/x") != 1 || !strings.Contains(strings.Join(f.sent(), ""), `"sync":true`) {
+		t.Error("Vault is not asked to revoke before it answers")
+	}
+	// What the policy does not let us revoke any more ends with its token.
+	f = newFake(t)
 	f.says("sys/leases/revoke/database/creds/app/x", 403, `{"errors":["permission denied"]}`)
 	check(t, f.source(t).Revoke(t.Context(), anchor))
 }
@@ -416,8 +427,14 @@ func TestAHangingDatabaseDoesNotOpenTheBreaker(t *testing.T) {
 	f.config.Timeout = 50 * time.Millisecond
 	f.does("database/creds/app", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	s := f.source(t)
+	var tickets []lease.Ticket
 	for range 8 {
-		_, err := tryIssue(t, s, database("app"))
+		ticket, err := s.Prepare(t.Context(), order(database("app"), time.Minute))
+		check(t, err)
+		tickets = append(tickets, ticket)
+	}
+	for _, ticket := range tickets {
+		_, err := ticket.Issue(t.Context())
 		wantReason(t, "hanging", err, fault.SourceUnavailable)
 	}
 	check(t, s.Failure())
@@ -455,6 +472,46 @@ func TestSigningInIsDoneOnceForManyAndHeldBackAfterARefusal(t *testing.T) {
 	wantReason(t, "the failure", s.Failure(), fault.SourceRefused)
 	f.says("auth/approle/login", 200, `{"auth":{"client_token":"hvs.own","accessor":"own","lease_duration":3600}}`)
 	eventually(t, "another try", func() bool { _, err := tryIssue(t, s, database("app")); return err == nil && s.Failure() == nil })
+}
+
+func TestTheTokenIsRenewedUntilRenewingShortensIt(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	var mu sync.Mutex
+	now := time.Now()
+	f.config.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	pass := func(d time.Duration) { mu.Lock(); defer mu.Unlock(); now = now.Add(d) }
+	s := f.source(t)
+	inspect := func() {
+		_, err := s.Inspect(t.Context(), lease.Anchor{Handle: "acc"})
+		check(t, err)
+	}
+	after := func(what string, renewals, logins int) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			inspect()
+			return f.count("auth/token/renew-self") == renewals && f.count("auth/approle/login") == logins
+		})
+	}
+	f.says("auth/token/renew-self", 200, `{"auth":{"lease_duration":3600,"renewable":true}}`)
+	inspect()
+	pass(39 * time.Minute)
+	after("no renewal before two thirds", 0, 1)
+	pass(2 * time.Minute)
+	after("a renewal", 1, 1)
+	f.says("auth/token/renew-self", 200, `{"auth":{"lease_duration":1000,"renewable":true}}`)
+	pass(41 * time.Minute)
+	after("a new token instead of a shortened one", 2, 2)
+	f.says("auth/token/renew-self", 403, `{"errors":["permission denied"]}`)
+	pass(41 * time.Minute)
+	after("a new token when renewing fails", 3, 3)
+	f.says("auth/approle/login", 503, `busy`)
+	pass(41 * time.Minute)
+	inspect() // the old one works until its end
+	inspect()
+	pass(20 * time.Minute)
+	_, err := s.Inspect(t.Context(), lease.Anchor{Handle: "acc"})
+	wantReason(t, "without a token", err, fault.SourceUnavailable)
 }
 
 func TestConfigurationsThatAreRefused(t *testing.T) {

@@ -151,6 +151,9 @@ func TestAWrappedSecretIDOpensOnce(t *testing.T) {
 	check(t, os.WriteFile(file, []byte(vaulttest.Lookup(answer, "wrap_info", "token")), 0o600))
 	_, err = l.source(t, database("app")).Prepare(t.Context(), order(database("app"), time.Minute))
 	wantReason(t, "a token that wraps something else", err, fault.SourceRefused)
+	if !l.log.has("wraps no secret id") {
+		t.Errorf("the log does not say so: %s", l.log)
+	}
 }
 
 func TestTheEndOfTheGatewaysTokenEndsNoLease(t *testing.T) {
