@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/authn"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/keys"
 )
@@ -25,6 +27,7 @@ var children = map[string]func(context.Context, *Store) error{
 	"hold":  hold,
 	"write": writeForever,
 	"full":  fullDisk,
+	"lease": leaseForever,
 }
 
 const childVariable = "SALLYPORT_SQLITE_CHILD"
@@ -209,35 +212,19 @@ func fullDisk(ctx context.Context, s *Store) error {
 		return err
 	}
 	small := old
-	small.Cur = uint64(info.Size()) + 100_000
+	small.Cur = uint64(info.Size()) + 1_000_000
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &small); err != nil {
 		return err
 	}
 	if err := s.CreateTenant(ctx, "t", at(0)); err != nil {
 		return fmt.Errorf("before the disk is full: %w", err)
 	}
-	written, failures := 0, 0
-	for n := 0; failures < 20; n++ {
-		if n > 10_000 {
-			return fmt.Errorf("the disk does not become full")
-		}
-		err := s.CreateRing(ctx, testRing("t", fmt.Sprintf("r-%05d", n), n))
-		switch {
-		case err == nil && failures == 0:
-			written++
-		case err == nil:
-			return fmt.Errorf("a write on the full disk succeeded")
-		default:
-			if failures++; failures == 1 {
-				fmt.Println("full:", err)
-			}
-			if err := wantStoreError(err); err != nil {
-				return err
-			}
-		}
+	written, leases, err := untilFull(ctx, s)
+	if err != nil {
+		return err
 	}
 	// Reads go on, and see what was acknowledged and no more.
-	if err := wantRings(ctx, s, written); err != nil {
+	if err := errors.Join(wantRings(ctx, s, written), wantReserved(ctx, s, leases)); err != nil {
 		return err
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
@@ -247,12 +234,50 @@ func fullDisk(ctx context.Context, s *Store) error {
 		if err := s.CreateRing(ctx, testRing("t", fmt.Sprintf("s-%05d", n), 100_000+n)); err != nil {
 			return fmt.Errorf("after there is room again: %w", err)
 		}
+		if err := s.Reserve(ctx, testLease(100_000+n), 1<<30); err != nil {
+			return fmt.Errorf("after there is room again: %w", err)
+		}
 	}
-	if err := wantRings(ctx, s, written+100); err != nil {
+	if err := errors.Join(wantRings(ctx, s, written+100), wantReserved(ctx, s, leases+100)); err != nil {
 		return err
 	}
 	fmt.Println("written", written)
 	return s.Close()
+}
+
+// untilFull writes rings, and leases, whose writes share transactions, until nothing
+// can be written.
+func untilFull(ctx context.Context, s *Store) (written, leases int, err error) {
+	failures := 0
+	for n := 0; failures < 20; n++ {
+		if n > 10_000 {
+			return 0, 0, fmt.Errorf("the disk does not become full")
+		}
+		err := s.CreateRing(ctx, testRing("t", fmt.Sprintf("r-%05d", n), n))
+		switch {
+		case err == nil && failures == 0:
+			written++
+		case err == nil:
+			return 0, 0, fmt.Errorf("a write on the full disk succeeded")
+		default:
+			if failures++; failures == 1 {
+				fmt.Println("full:", err)
+			}
+			if err := wantStoreError(err); err != nil {
+				return 0, 0, err
+			}
+		}
+		// A lease is written by another way, and may have room where a ring has not.
+		if err := s.Reserve(ctx, testLease(n), 1<<30); err == nil {
+			leases++
+		} else if !errors.Is(err, lease.ErrStore) {
+			return 0, 0, err
+		}
+	}
+	if leases == 0 || leases > written+19 {
+		return 0, 0, fmt.Errorf("%d leases beside %d rings: the disk was not full for them", leases, written)
+	}
+	return written, leases, nil
 }
 
 func readAll(r io.Reader) string {

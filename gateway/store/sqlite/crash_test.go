@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/authn"
+	"github.com/sallyport/sallyport/gateway/lease"
 	"github.com/sallyport/sallyport/gateway/policy"
 	"github.com/sallyport/sallyport/keys"
 )
@@ -74,6 +75,7 @@ func TestKillCreate(t *testing.T) {
 				s, err = Create(t.Context(), path)
 			}
 			must(t, err)
+			wantIntegrity(t, s)
 			must(t, s.CreateTenant(t.Context(), "t", at(0)))
 			must(t, s.Close())
 		}
@@ -88,11 +90,7 @@ func checkAfterKill(t *testing.T, path string, acked map[string]int) map[string]
 	s, err := Open(t.Context(), path)
 	must(t, err)
 	defer func() { must(t, s.Close()) }()
-	var integrity string
-	must(t, s.write.QueryRow("PRAGMA integrity_check").Scan(&integrity))
-	if integrity != "ok" {
-		t.Fatal(integrity)
-	}
+	wantIntegrity(t, s)
 	found := countWrites(t, s)
 	total := 0
 	for what, n := range found {
@@ -111,6 +109,18 @@ func checkAfterKill(t *testing.T, path string, acked map[string]int) map[string]
 	return map[string]int{
 		"tenant": rounds, "ring": rounds, "update": rounds * crashUpdates,
 		"workload": rounds, "revocation": rounds, "bundle": rounds,
+	}
+}
+
+func wantIntegrity(t *testing.T, s *Store) {
+	t.Helper()
+	var integrity string
+	must(t, s.write.QueryRow("PRAGMA integrity_check").Scan(&integrity))
+	if integrity != "ok" {
+		t.Fatal(integrity)
+	}
+	if !s.Restored().IsZero() {
+		t.Fatal("a kill looks like a restored backup")
 	}
 }
 
@@ -211,6 +221,19 @@ func wantRings(ctx context.Context, s *Store, n int) error {
 	rings, err := s.Rings(ctx, keys.RingQuery{Tenant: "t", Limit: 1 << 30})
 	if err == nil && len(rings) != n {
 		err = fmt.Errorf("%d rings, want %d", len(rings), n)
+	}
+	return err
+}
+
+// wantReserved checks that there are n leases, by their rows and by their count.
+func wantReserved(ctx context.Context, s *Store, n int) error {
+	rows, err := s.Leases(ctx, lease.Query{})
+	if err != nil {
+		return err
+	}
+	counts, err := s.Count(ctx)
+	if err == nil && (len(rows) != n || counts[lease.StateReserved] != n) {
+		err = fmt.Errorf("%d leases, counted %v, want %d", len(rows), counts, n)
 	}
 	return err
 }
