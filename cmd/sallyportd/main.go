@@ -41,15 +41,19 @@ func command() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	var file, policies string
+	var authorities bool
 	serve := &cobra.Command{
 		Use: "serve", Short: "Serve until SIGINT or SIGTERM, then drain", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), file) },
 	}
 	initialize := &cobra.Command{
 		Use: "init", Args: cobra.NoArgs,
-		Short: "Make the store, the local KEKs, the audit log and its keys that the configuration names",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return initialize(cmd.Context(), file, policies) },
+		Short: "Make the store, the local KEKs and authorities, the audit log and its keys that the configuration names",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return initialize(cmd.Context(), file, policies, authorities)
+		},
 	}
+	initialize.Flags().BoolVar(&authorities, "authorities", false, "make only the local certificate authorities that are missing, also beside a store that is there")
 	initialize.Flags().StringVar(&policies, "policy", "", "directory of .cedar files to begin with; without it everything is denied")
 	for _, c := range []*cobra.Command{serve, initialize} {
 		c.Flags().StringVar(&file, "config", "", "configuration file")
@@ -94,10 +98,13 @@ func serve(ctx context.Context, file string) error {
 	return h.Serve(ctx)
 }
 
-func initialize(ctx context.Context, file, policies string) error {
+func initialize(ctx context.Context, file, policies string, authorities bool) error {
 	c, err := readConfig(file)
 	if err != nil {
 		return err
+	}
+	if authorities {
+		return host.InitAuthorities(ctx, c)
 	}
 	var files []policy.File
 	if policies != "" {

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"io/fs"
@@ -145,6 +146,28 @@ func TestOpenMakesNothing(t *testing.T) {
 				t.Error("it was made")
 			}
 		})
+	}
+}
+
+// A gateway that has its store already gets an authority that its configuration names
+// since, and keeps the one that it has.
+func TestAuthoritiesAreAdded(t *testing.T) {
+	c := settings(t)
+	must(t, host.Init(t.Context(), c, nil))
+	path := filepath.Join(filepath.Dir(c.Store.SQLite), "ca", "local.pem")
+	c.Sources.LocalCA = []config.LocalCA{{Name: "local", File: path}}
+	if err := open(t, c); err == nil || !strings.HasPrefix(err.Error(), "sources.local_ca local") {
+		t.Errorf("an authority that is missing: %v", err)
+	}
+	must(t, host.InitAuthorities(t.Context(), c))
+	must(t, open(t, c))
+	before, err := os.ReadFile(path)
+	must(t, err)
+	must(t, host.InitAuthorities(t.Context(), c))
+	after, err := os.ReadFile(path)
+	must(t, err)
+	if !bytes.Equal(before, after) {
+		t.Error("the authority was made anew")
 	}
 }
 

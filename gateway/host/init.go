@@ -40,7 +40,7 @@ func Init(ctx context.Context, c config.Config, files []policy.File) error {
 			return err
 		}
 	}
-	if err := initAuthorities(ctx, c); err != nil {
+	if err := InitAuthorities(ctx, c); err != nil {
 		return err
 	}
 	if err := initAudit(c.Audit); err != nil {
@@ -66,9 +66,10 @@ func initLocal(k config.LocalKEK) error {
 	return nil
 }
 
-// initAuthorities makes the gateway's own certificate authorities, wrapped by the
-// current KEK.
-func initAuthorities(ctx context.Context, c config.Config) (err error) {
+// InitAuthorities makes the gateway's own certificate authorities that the
+// configuration names and that are not there, wrapped by the current KEK. It needs the
+// KEK, and nothing else of what Init makes.
+func InitAuthorities(ctx context.Context, c config.Config) (err error) {
 	if len(c.Sources.LocalCA) == 0 {
 		return nil
 	}
