@@ -165,6 +165,12 @@ func entryText(e tlog.Entry) string {
 	if n := r.GetCount(); n > 0 {
 		fields = append(fields, fmt.Sprintf("count=%d", n))
 	}
+	if r.GetLease() != "" && r.GetLease() != r.GetResource() {
+		fields = append(fields, "lease="+r.GetLease())
+	}
+	if t := r.GetLeaseExpireTime(); t != nil {
+		fields = append(fields, "until="+t.AsTime().Format(time.RFC3339))
+	}
 	if len(r.GetPolicies()) > 0 {
 		fields = append(fields, "policies="+strings.Join(r.GetPolicies(), ","))
 	}
