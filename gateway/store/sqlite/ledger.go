@@ -19,21 +19,26 @@ var leaseFamily = family{
 
 // Reserve implements lease.Ledger.
 func (s *Store) Reserve(ctx context.Context, l lease.Lease, quota uint32) error {
+	l.State = lease.StateReserved
 	return leaseFamily.wrap(s.inBatch(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		result, err := tx.StmtContext(ctx, s.reserve).ExecContext(ctx,
-			l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, l.Workload, l.Registration, l.Evidence[:],
-			l.Source, instant(l.Created), stamp(l.MaxExpires), int64(l.Lifetime), lease.StateReserved, 1,
-			l.Anchor.Handle, l.Anchor.Ref, stamp(l.Expires), l.Renewable, l.Revocable, int64(l.Version), stamp(l.Due),
-			l.Failures, l.Failure,
-			l.Workload, string(l.Name.Role.Tenant), l.Name.Role.Role, quota, quota)
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 1 {
-			return err
-		}
-		return lease.ErrQuota
+		return s.insertLease(ctx, tx, l, quota)
 	}))
+}
+
+func (s *Store) insertLease(ctx context.Context, tx *sql.Tx, l lease.Lease, quota uint32) error {
+	result, err := tx.StmtContext(ctx, s.reserve).ExecContext(ctx,
+		l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, l.Workload, l.Registration, l.Evidence[:],
+		l.Source, instant(l.Created), stamp(l.MaxExpires), int64(l.Lifetime), l.State, 1,
+		l.Anchor.Handle, l.Anchor.Ref, stamp(l.Expires), l.Renewable, l.Revocable, int64(l.Version), stamp(l.Due),
+		l.Failures, l.Failure,
+		l.Workload, string(l.Name.Role.Tenant), l.Name.Role.Role, quota, quota)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 1 {
+		return err
+	}
+	return lease.ErrQuota
 }
 
 // Update implements lease.Ledger.
