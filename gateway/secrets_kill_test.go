@@ -238,7 +238,7 @@ func TestKilledServers(t *testing.T) {
 	role(t, s.child.gw, "db", "vault", database("app"))
 	w.allow(t, s.child.gw)
 	leaseOf(t, s.child.gw, s.child.gw.Endpoints.Workload, databaseRole) // it works before anything dies
-	given := map[string]string{} // user names by lease
+	given := map[string]string{}                                        // user names by lease
 	var mu sync.Mutex
 	client := s.client(t)
 	load := func(ctx context.Context) {

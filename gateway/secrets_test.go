@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -373,4 +375,41 @@ func TestLeasedCertificate(t *testing.T) {
 	if _, err := tls.X509KeyPair(fields["certificate"], fields["private_key"]); err != nil {
 		t.Error(err)
 	}
+}
+
+// A restored backup of the store is older than the world: it names ends that renewals
+// have put off. Nothing that is in use is revoked for it.
+func TestRestoredBackupRevokesNothing(t *testing.T) {
+	t.Parallel()
+	w := newVaultWorld(t)
+	start := func(dir string) *gatewaytest.Gateway {
+		return gatewaytest.Start(t, gatewaytest.WithConfig(w.change), gatewaytest.WithDir(dir))
+	}
+	gw := start(t.TempDir())
+	role(t, gw, "db", "vault", database("app"))
+	w.allow(t, gw)
+	reply, err := secretsOf(t, gw, gw.Endpoints.Workload).LeaseSecret(t.Context(), &secretsv1.LeaseSecretRequest{
+		Name: databaseRole, Lifetime: durationpb.New(8 * time.Second),
+	})
+	must(t, err)
+	must(t, gw.Stop())
+	store := filepath.Join(gw.Dir, "store.db")
+	backup := read(t, store)
+
+	gw = start(gw.Dir)
+	_, err = secretsOf(t, gw, gw.Endpoints.Workload).RenewLease(t.Context(), &secretsv1.RenewLeaseRequest{
+		Name: reply.GetLease().GetName(), Lifetime: durationpb.New(10 * time.Minute),
+	})
+	must(t, err)
+	must(t, gw.Stop())
+	must(t, os.WriteFile(store, backup, 0o600))
+
+	gw = start(gw.Dir)
+	eventually(t, patience, "the later end is found out", func() bool {
+		l, err := leasesOf(t, gw).InspectLease(t.Context(), &controlv1.InspectLeaseRequest{Name: reply.GetLease().GetName()})
+		must(t, err)
+		return time.Until(l.GetExpireTime().AsTime()) > time.Minute && l.GetState() == secretsv1.LeaseState_LEASE_STATE_ACTIVE
+	})
+	fields := reply.GetPlaintext().GetFields()
+	must(t, w.postgres.Login(string(fields["username"]), string(fields["password"])))
 }
