@@ -34,7 +34,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newBench(), newLoad(), newChaos(), newSeed(),
+		newBench(), newLoad(), newChaos(), newSeed(), newStorm(),
 		newFloor("floor-grpc", "Serve the gRPC floor: an echo over stock grpc-go", floor.GRPC),
 		newFloor("floor-rest", "Serve the REST floor: the echo behind stock grpc-gateway", floor.REST),
 	)

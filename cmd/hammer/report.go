@@ -58,6 +58,7 @@ type row struct {
 	KMS        figure `json:"kms_calls_per_million_ops"` // from the server's metrics
 	Store      figure `json:"store_queries_per_million"` // from the server's metrics
 	Others     figure `json:"others_share"`              // of the machine's processors, used by others meanwhile
+	Elapsed    figure `json:"elapsed_s"`                 // until the last had what it asked for, where each asks for one thing
 	Items      int    `json:"items,omitempty"`           // in a batch
 	Context    string `json:"context,omitempty"`         // "constant", or "fresh" for another in each call, or "none"
 	Audit      string `json:"audit"`                     // "durable", or "none"
@@ -73,7 +74,7 @@ type row struct {
 func newRow(system, op string) row {
 	return row{
 		System: system, Op: op, OpsPerS: none, P50: none, P99: none, CPU: none, Ratio: none, RatioREST: none,
-		RateRatio: none, P99Ratio: none, Allocs: none, Beyond: none, PerItem: none, KMS: none, Store: none, Others: none,
+		RateRatio: none, P99Ratio: none, Allocs: none, Beyond: none, PerItem: none, KMS: none, Store: none, Others: none, Elapsed: none,
 		Audit: "none", MeasuredAt: time.Now().UTC().Format(time.RFC3339),
 	}
 }

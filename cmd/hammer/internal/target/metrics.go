@@ -19,6 +19,7 @@ const (
 	KMSCalls     = "sallyport_kms_calls_total"
 	StoreQueries = "sallyport_store_queries_total"
 	Mallocs      = "go_memstats_mallocs_total"
+	CPUSeconds   = "process_cpu_seconds_total"
 )
 
 // metricsLimit is far above what a server has to say.
