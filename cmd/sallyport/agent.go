@@ -76,8 +76,11 @@ func (n *connection) configure(c agentConnection, timeoutSet bool) {
 		to   *string
 		from string
 	}{
-		{&n.profile, c.Profile}, {&n.address, c.Endpoint}, {&n.ca, c.CA},
-		{&n.serverName, c.ServerName}, {&n.serverID, c.ServerID},
+		{&n.profile, c.Profile},
+		{&n.address, c.Endpoint},
+		{&n.ca, c.CA},
+		{&n.serverName, c.ServerName},
+		{&n.serverID, c.ServerID},
 	} {
 		*f.to = first(*f.to, f.from)
 	}

@@ -18,7 +18,9 @@ import (
 )
 
 // The test binary runs again as the command.
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"sallyport": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"sallyport": main, "vault": vaultMain})
+}
 
 // Each script meets the command as a user does, with a real gateway of its own whose
 // profile is in the environment.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-
 	"slices"
 	"strings"
 

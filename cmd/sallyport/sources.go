@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -119,7 +118,7 @@ func (a *app) printPolicies(names []string, policies []*controlv1.SourcePolicy) 
 			}
 		}
 	}
-	return a.print(out, func() { io.WriteString(a.stdout, script.String()) })
+	return a.print(out, func() { fmt.Fprint(a.stdout, script.String()) })
 }
 
 // writeDocument writes the command that gives a document to Vault. Its content is the
