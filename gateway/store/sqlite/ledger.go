@@ -26,7 +26,7 @@ func (s *Store) Reserve(ctx context.Context, l lease.Lease, quota uint32) error 
 }
 
 func (s *Store) insertLease(ctx context.Context, tx *sql.Tx, l lease.Lease, quota uint32) error {
-	result, err := tx.StmtContext(ctx, s.reserve).ExecContext(ctx,
+	result, err := execPrepared(ctx, tx, s.reserve,
 		l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, l.Workload, l.Registration, l.Evidence[:],
 		l.Source, instant(l.Created), stamp(l.MaxExpires), int64(l.Lifetime), l.State, 1,
 		l.Anchor.Handle, l.Anchor.Ref, stamp(l.Expires), l.Renewable, l.Revocable, int64(l.Version), stamp(l.Due),
@@ -41,10 +41,16 @@ func (s *Store) insertLease(ctx context.Context, tx *sql.Tx, l lease.Lease, quot
 	return lease.ErrQuota
 }
 
+func execPrepared(ctx context.Context, tx *sql.Tx, s *sql.Stmt, args ...any) (sql.Result, error) {
+	s = tx.StmtContext(ctx, s)
+	defer s.Close() // for the transaction
+	return s.ExecContext(ctx, args...)
+}
+
 // Update implements lease.Ledger.
 func (s *Store) Update(ctx context.Context, l lease.Lease) error {
 	return leaseFamily.wrap(s.inBatch(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		result, err := tx.StmtContext(ctx, s.update).ExecContext(ctx,
+		result, err := execPrepared(ctx, tx, s.update,
 			l.State, l.Anchor.Handle, l.Anchor.Ref, stamp(l.Expires), l.Renewable, l.Revocable, int64(l.Version),
 			stamp(l.Due), l.Failures, l.Failure,
 			l.Name.ID[:], string(l.Name.Role.Tenant), l.Name.Role.Role, int64(l.Revision))

@@ -162,7 +162,7 @@ func fillMessage(m protoreflect.Message) {
 }
 
 func scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
-	switch f.Kind() { //nolint:exhaustive // of what parameters hold
+	switch f.Kind() {
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(true)
 	case protoreflect.StringKind:
