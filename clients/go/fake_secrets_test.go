@@ -344,7 +344,7 @@ type line struct {
 	up   *bufconn.Listener
 	a    *authority
 	v    secretsv1.SecretServiceServer
-	stop func()
+	halt func()
 }
 
 // connect starts the gateway and gives a client of it.
@@ -386,5 +386,13 @@ func (l *line) start() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.up = up
-	l.stop = sync.OnceFunc(func() { s.Stop(); <-served })
+	l.halt = sync.OnceFunc(func() { s.Stop(); <-served })
+}
+
+// stop stops the gateway, and may be called again.
+func (l *line) stop() {
+	l.mu.Lock()
+	halt := l.halt
+	l.mu.Unlock()
+	halt()
 }

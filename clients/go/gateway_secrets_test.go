@@ -209,7 +209,7 @@ func TestAKeptSecretOfARealGateway(t *testing.T) {
 	if err := gw.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	gw = gatewaytest.Start(t, gatewaytest.WithDir(dir), gatewaytest.WithConfig(func(s *config.Config) { s.Listen.GRPC = address }))
+	gatewaytest.Start(t, gatewaytest.WithDir(dir), gatewaytest.WithConfig(func(s *config.Config) { s.Listen.GRPC = address }))
 	wait(t, "it goes on after a restart", func() bool { return name() != "" && name() != before })
 
 	last := name()

@@ -31,7 +31,7 @@ type pauses struct{ failures int }
 
 func (p *pauses) next() time.Duration {
 	p.failures++
-	return rand.N(min(pauseBase<<min(p.failures-1, 16), pauseMax)) //nolint:gosec // jitter, not a secret
+	return rand.N(min(pauseBase<<min(p.failures-1, 16), pauseMax))
 }
 
 // after gives the pause after a failure of that kind.
@@ -39,7 +39,7 @@ func (p *pauses) after(err error) time.Duration {
 	pause := p.next()
 	var e *Error
 	if errors.As(err, &e) && hopeless(e.Reason) {
-		return obstinate*3/4 + rand.N(obstinate/2) //nolint:gosec // jitter, not a secret
+		return obstinate*3/4 + rand.N(obstinate/2)
 	}
 	return pause
 }
@@ -165,7 +165,7 @@ func (k *keeper) take(s *Secret) {
 // about two thirds of the time are over, and has failed if it has not by then.
 func (k *keeper) schedule() {
 	left := max(time.Until(k.newest.end()), 0)
-	k.refresh = time.Now().Add(max(left*4/5+rand.N(left/10+1), pauseBase)) //nolint:gosec // jitter, not a secret
+	k.refresh = time.Now().Add(max(left*4/5+rand.N(left/10+1), pauseBase))
 	k.refused = pauses{}
 }
 

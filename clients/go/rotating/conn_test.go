@@ -182,10 +182,13 @@ func (fullConn) CheckNamedValue(v *driver.NamedValue) error {
 	return driver.ErrSkip
 }
 
-// who asks the database who the connection belongs to.
-func who(t *testing.T, q interface {
+// querier is a *sql.DB or a *sql.Tx.
+type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}) (user string) {
+}
+
+// who asks the database who the connection belongs to.
+func who(t *testing.T, q querier) (user string) {
 	t.Helper()
 	if err := q.QueryRowContext(t.Context(), "select user").Scan(&user); err != nil {
 		t.Fatal(err)
@@ -309,9 +312,7 @@ func TestDriversKeepWhatTheyCanDo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := prepared.Close(); err != nil {
-			t.Error(err)
-		}
+		defer prepared.Close()
 		begun, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 		if (err != nil) != bare {
 			t.Errorf("bare %v: a read-only transaction: %v", bare, err)
