@@ -27,6 +27,8 @@ type call struct {
 	mute bool
 	// lasting calls are finished by Vault even if we are gone.
 	lasting bool
+	// conn is what a lasting call went over, once it is on its way.
+	conn *connection
 	// transport, if set, is the call's own.
 	transport *http.Transport
 }
@@ -80,7 +82,11 @@ func (s *Source) exchange(ctx context.Context, c *call) (answer, error) {
 		// A standby that would send us elsewhere. We go only where we were told to.
 		return answer{}, &api.ResponseError{StatusCode: http.StatusServiceUnavailable, Errors: []string{"a standby, which redirects"}}
 	}
-	return readAll(r.Body)
+	a, err := readAll(r.Body)
+	if err == nil {
+		c.conn.wipe()
+	}
+	return a, err
 }
 
 // readAll reads an answer without leaving copies of it behind.

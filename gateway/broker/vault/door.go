@@ -12,7 +12,9 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/crypto/secret"
@@ -62,7 +64,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if c.lasting {
-		out = outlast(out)
+		out = outlast(out, c)
 	}
 	transport := c.transport
 	if transport == nil {
@@ -84,19 +86,60 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 // Vault forgets the account: nobody ends it then. Vault, like every server of Go's
 // net/http, watches the connection by reading one byte ahead; a blank line after the
 // request is that byte, and the end behind it is not seen until the answer is written.
-// RFC 9112, 2.2 lets a client send one, and the connection is not used again. A proxy
-// before Vault that ends connections by itself takes this away.
-func outlast(out *http.Request) *http.Request {
-	var conn net.Conn
+// There are enough of them that not all go into the buffer with the request. RFC 9112,
+// 2.2 tells servers to ignore one, and none is looked at, because the connection is
+// not used again. A proxy before Vault that ends connections by itself takes this away.
+func outlast(out *http.Request, c *call) *http.Request {
 	out.Close = true
 	return out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
-		GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn },
+		GotConn: func(i httptrace.GotConnInfo) { c.conn, _ = i.Conn.(*connection) },
+		// The end of the request is in a buffer then, and the next write sends it: what
+		// is written here would come before the request.
 		WroteRequest: func(i httptrace.WroteRequestInfo) {
-			if i.Err == nil && conn != nil {
-				_, _ = io.WriteString(conn, "\r\n")
+			if i.Err == nil && c.conn != nil {
+				c.conn.last.Store(true)
 			}
 		},
 	}))
+}
+
+// blankLines are more than the 4096 bytes that net/http reads at once.
+var blankLines = strings.Repeat("\r\n", 2<<10+1)
+
+// connection sends blank lines after what is written last.
+type connection struct {
+	net.Conn
+	last atomic.Bool
+	// buffer is net/http's, into which the answer is read; the first read shows it.
+	buffer atomic.Pointer[[]byte]
+}
+
+// Read implements net.Conn.
+func (c *connection) Read(b []byte) (int, error) {
+	if c.buffer.Load() == nil {
+		c.buffer.Store(&b)
+	}
+	return c.Conn.Read(b)
+}
+
+// wipe wipes the buffer, which the answer has been read from to its end. It is for a
+// connection that is not used again; others overwrite theirs with the next answer.
+func (c *connection) wipe() {
+	if c == nil {
+		return
+	}
+	if b := c.buffer.Load(); b != nil {
+		secret.Wipe(*b)
+	}
+}
+
+// Write implements net.Conn.
+func (c *connection) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if err == nil && c.last.CompareAndSwap(true, false) {
+		_, err = io.WriteString(c.Conn, blankLines)
+	}
+	return n, err
 }
 
 // dress gives a request its headers, all of them, and its body.
@@ -161,11 +204,28 @@ func (d *door) newTransport(certificate *tls.Certificate) (*http.Transport, erro
 	if certificate != nil {
 		config.Certificates = []tls.Certificate{*certificate}
 	}
+	if config.ServerName == "" {
+		config.ServerName = d.base.Hostname()
+	}
+	dialer := &net.Dialer{Timeout: dialTimeout}
 	return &http.Transport{
-		Proxy:               nil, // not even the environment's
-		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSClientConfig:     config,
-		TLSHandshakeTimeout: dialTimeout,
+		Proxy: nil, // not even the environment's
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &connection{Conn: conn}, nil
+		},
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+			defer cancel()
+			conn, err := (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &connection{Conn: conn}, nil
+		},
 		// Vault compresses nothing, and a bomb would.
 		DisableCompression:     true,
 		MaxIdleConns:           idleConnections,

@@ -173,10 +173,10 @@ func (s *Source) revokeUnnoted(ctx context.Context, accessor string) error {
 	return s.revokeToken(ctx, accessor)
 }
 
-// settled is how long after its making a child token's only call is certainly over:
-// the token is used right after it was made, and we give up a call after the timeout,
-// which makes Vault give it up.
-func (s *Source) settled() time.Duration { return 2 * s.config.Timeout }
+// settled is how long after its making a child token's only call is certainly over: it
+// is made right after that, and Vault works on it no longer than its request limit,
+// even if we have given it up.
+func (s *Source) settled() time.Duration { return s.config.RequestLimit + s.config.Timeout }
 
 // revokeToken ends a child token, and looks whether it is gone.
 func (s *Source) revokeToken(ctx context.Context, accessor string) error {

@@ -1,7 +1,9 @@
 package vault_test
 
 import (
+	"context"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +39,7 @@ func newFake(t *testing.T) *fake {
 	t.Cleanup(f.Close)
 	l := &lab{}
 	f.config = vault.Config{
-		Name: "fake", Address: f.URL, Timeout: time.Second,
+		Name: "fake", Address: f.URL, Timeout: time.Second, RequestLimit: time.Second,
 		AppRole: &vault.AppRole{RoleID: "role", SecretIDFile: l.file(t, "secret-id", "secret")},
 	}
 	f.says("auth/approle/login", 200, `{"auth":{"client_token":"hvs.own","accessor":"own","lease_duration":3600,"renewable":true,"token_type":"service"}}`)
@@ -50,6 +52,15 @@ func newFake(t *testing.T) *fake {
 	f.says("sys/leases/revoke/database/creds/app/x", 204, "")
 	f.says("database/creds/app", 200, credential(nil))
 	return f
+}
+
+// secure makes it speak TLS instead.
+func (f *fake) secure(t *testing.T) {
+	t.Helper()
+	f.Server = httptest.NewTLSServer(http.HandlerFunc(f.serve))
+	t.Cleanup(f.Close)
+	f.config.Address = f.URL
+	f.config.CAFile = (&lab{}).file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw})))
 }
 
 // child is an answer with a child token, changed in some members.
@@ -165,7 +176,6 @@ func TestAnswersOfAnotherShapeAreMalformed(t *testing.T) {
 		"a duration of ages": credential(map[string]any{"lease_duration": int64(1) << 60}), "renewable in words": credential(map[string]any{"renewable": "yes"}),
 		"the same name twice": `{"data":{"password":"a","password":"` + canary + `","username":"u"},"lease_id":"database/creds/app/x"}`,
 		"bad UTF-8":           `{"data":{"password":"` + "\xff" + canary + `","username":"u"},"lease_id":"database/creds/app/x"}`,
-		"oversized":           credential(map[string]any{"data": map[string]any{"username": strings.Repeat(canary, 1<<17), "password": canary}}),
 		"a tail":              credential(nil) + canary,
 	} {
 		f := newFake(t)
@@ -180,6 +190,25 @@ func TestAnswersOfAnotherShapeAreMalformed(t *testing.T) {
 			t.Errorf("%s: what was issued is not ended", name)
 		}
 		check(t, s.Failure())
+	}
+}
+
+func TestAnswersThatAreTooLongAreMalformed(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.says("auth/token/create/sallyport", 200, child(map[string]any{"policies": []string{"sallyport.acme.kv"}, "num_uses": 1}))
+	f.says("secret/data/long", 200, credential(map[string]any{"data": map[string]any{
+		"data": map[string]any{"a": strings.Repeat(canary, 1<<17)}, "metadata": map[string]any{"version": 1},
+	}}))
+	_, err := tryIssue(t, f.source(t), kv("long"))
+	wantQuiet(t, "a long answer", err, fault.SourceMalformed)
+	f.says("secret/data/long", 200, credential(map[string]any{"data": map[string]any{
+		"data": map[string]any{"a": strings.Repeat("x", 1<<20-1000)}, "metadata": map[string]any{"version": 1},
+	}}))
+	issued, err := tryIssue(t, f.source(t), kv("long"))
+	check(t, err)
+	if n := len(text(t, issued.Value, "a")); n != 1<<20-1000 {
+		t.Errorf("%d bytes", n)
 	}
 }
 
@@ -425,7 +454,9 @@ func TestAHangingDatabaseDoesNotOpenTheBreaker(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	f.config.Timeout = 50 * time.Millisecond
-	f.does("database/creds/app", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	over := make(chan struct{})
+	t.Cleanup(func() { close(over) })
+	f.does("database/creds/app", func(http.ResponseWriter, *http.Request) { <-over })
 	s := f.source(t)
 	var tickets []lease.Ticket
 	for range 8 {
@@ -440,6 +471,53 @@ func TestAHangingDatabaseDoesNotOpenTheBreaker(t *testing.T) {
 	check(t, s.Failure())
 	if n := f.count("auth/token/revoke-accessor"); n != 0 {
 		t.Errorf("%d tokens were revoked while something may still be issued", n)
+	}
+}
+
+// A Vault that gives up a call while the database makes an account forgets the account.
+func TestACallThatIssuesIsFinishedThoughTheCallerIsGone(t *testing.T) {
+	t.Parallel()
+	for _, secure := range []bool{false, true} {
+		f := newFake(t)
+		if secure {
+			f.secure(t)
+		}
+		s := f.source(t)
+		gone := map[string]chan bool{}
+		for _, path := range []string{"database/creds/app", "auth/token/lookup-accessor"} {
+			saw := make(chan bool, 1)
+			gone[path] = saw
+			f.does(path, func(w http.ResponseWriter, r *http.Request) {
+				select {
+				case <-r.Context().Done():
+					saw <- true
+				case <-time.After(3 * time.Second):
+					saw <- false
+				}
+				w.WriteHeader(http.StatusNoContent)
+			})
+		}
+		ticket, err := s.Prepare(t.Context(), order(database("app"), time.Minute))
+		check(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if _, err = ticket.Issue(ctx); err == nil {
+			t.Error("nothing is issued")
+		}
+		if _, err = s.Inspect(ctx, lease.Anchor{Handle: "acc"}); err == nil {
+			t.Error("nothing is seen")
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if _, err = s.Inspect(ctx, lease.Anchor{Handle: "acc"}); err == nil {
+			t.Error("nothing is seen")
+		}
+		if !<-gone["auth/token/lookup-accessor"] {
+			t.Error("the server does not see at all who hangs up")
+		}
+		if <-gone["database/creds/app"] {
+			t.Error("the server gives up what it issues")
+		}
 	}
 }
 
