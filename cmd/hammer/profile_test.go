@@ -32,8 +32,9 @@ var (
 const profiledGateway = "profiled-gateway"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == profiledGateway {
-		if err := serveProfiled(os.Args[2], os.Args[4]); err != nil {
+	serve := map[string]func(setting, dir string) error{profiledGateway: serveProfiled, vaultGateway: serveVault}
+	if len(os.Args) > 4 && serve[os.Args[1]] != nil {
+		if err := serve[os.Args[1]](os.Args[2], os.Args[4]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
