@@ -11,22 +11,27 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/sallyport/sallyport/gateway/broker"
 	"github.com/sallyport/sallyport/gateway/control"
 	"github.com/sallyport/sallyport/gateway/dataplane"
 	"github.com/sallyport/sallyport/gateway/pipeline"
-	"github.com/sallyport/sallyport/gateway/transport"
+	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
+	datav1 "github.com/sallyport/sallyport/proto/sallyport/data/v1"
 	optionsv1 "github.com/sallyport/sallyport/proto/sallyport/options/v1"
+	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
-// declared is the proto of the data and the control plane, to be changed.
+// declared is what the protos of both planes declare, to be changed.
 type declared struct {
-	data, control *descriptorpb.FileDescriptorProto
+	data, secrets, control, roles *descriptorpb.FileDescriptorProto
 }
 
 func protos() declared {
 	return declared{
-		protodesc.ToFileDescriptorProto(transport.DataServices()[0].ParentFile()),
-		protodesc.ToFileDescriptorProto(transport.ControlServices()[0].ParentFile()),
+		protodesc.ToFileDescriptorProto(datav1.File_sallyport_data_v1_data_proto),
+		protodesc.ToFileDescriptorProto(secretsv1.File_sallyport_secrets_v1_secrets_proto),
+		protodesc.ToFileDescriptorProto(controlv1.File_sallyport_control_v1_control_proto),
+		protodesc.ToFileDescriptorProto(controlv1.File_sallyport_control_v1_secrets_proto),
 	}
 }
 
@@ -34,7 +39,7 @@ func protos() declared {
 func (d declared) check(t *testing.T, routes []pipeline.Route) error {
 	t.Helper()
 	var services []protoreflect.ServiceDescriptor
-	for _, p := range []*descriptorpb.FileDescriptorProto{d.data, d.control} {
+	for _, p := range []*descriptorpb.FileDescriptorProto{d.data, d.secrets, d.control, d.roles} {
 		file, err := protodesc.NewFile(p, protoregistry.GlobalFiles)
 		if err != nil {
 			t.Fatal(err)
@@ -47,7 +52,7 @@ func (d declared) check(t *testing.T, routes []pipeline.Route) error {
 }
 
 func realTable() []pipeline.Route {
-	return slices.Concat((&dataplane.Plane{}).Routes(), (&control.Plane{}).Routes())
+	return slices.Concat((&dataplane.Plane{}).Routes(), (&broker.Plane{}).Routes(), (&control.Plane{}).Routes())
 }
 
 func methodOf(f *descriptorpb.FileDescriptorProto, name string) *descriptorpb.MethodDescriptorProto {
@@ -137,9 +142,24 @@ func TestTableAndProtosMustAgree(t *testing.T) {
 		"another reply": {func(d declared, _ *[]pipeline.Route) {
 			methodOf(d.data, "Encrypt").OutputType = proto.String(".sallyport.data.v1.RewrapResponse")
 		}, "DataService.Encrypt: returns"},
+		"secrets for humans": {func(d declared, _ *[]pipeline.Route) {
+			accessOf(d.secrets, "LeaseSecret").Callers = []optionsv1.CallerKind{human}
+		}, "SecretService.LeaseSecret: can return plaintext and admits others"},
+		"secrets that are not declared": {func(d declared, _ *[]pipeline.Route) {
+			accessOf(d.secrets, "WatchLease").ReplyCarriesPlaintext = false
+		}, "SecretService.WatchLease: returns sallyport.secrets.v1.WatchLeaseResponse.plaintext and does not declare"},
+		"bytes in a role": {func(d declared, _ *[]pipeline.Route) {
+			addField(d.roles, "SecretRole", "material")
+		}, "SecretRoleService.GetSecretRole: returns sallyport.control.v1.SecretRole.material"},
+		"a stream that does not stream": {func(d declared, _ *[]pipeline.Route) {
+			methodOf(d.secrets, "WatchLease").ServerStreaming = nil
+		}, "SecretService.WatchLease: disagrees with its row"},
+		"a stream of requests": {func(d declared, _ *[]pipeline.Route) {
+			methodOf(d.secrets, "WatchLease").ClientStreaming = proto.Bool(true)
+		}, "SecretService.WatchLease: takes a stream"},
 		"streaming": {func(d declared, _ *[]pipeline.Route) {
 			methodOf(d.data, "Decrypt").ServerStreaming = proto.Bool(true)
-		}, "DataService.Decrypt: streams"},
+		}, "DataService.Decrypt: disagrees with its row on whether it streams"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, routes := protos(), realTable()
