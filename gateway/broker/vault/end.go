@@ -158,8 +158,9 @@ func (s *Source) Revoke(ctx context.Context, a lease.Anchor) error {
 //
 // What is confirmed then is that the token is gone and that Vault has durably marked
 // its leases as expired. Whether the database has obeyed we cannot ask without the
-// lease's id; Vault retries that by itself. Nobody has the value: it reached us at
-// most, and not the workload.
+// lease's id; Vault retries that by itself. And where a lifetime is shorter than
+// Vault's request limit, the token may have ended by itself before a call with it did.
+// Nobody has the value: it reached us at most, and not the workload.
 func (s *Source) revokeUnnoted(ctx context.Context, accessor string) error {
 	t, err := s.lookUpToken(ctx, accessor)
 	switch {
