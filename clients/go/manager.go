@@ -3,6 +3,7 @@ package sallyport
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
@@ -120,11 +121,19 @@ func (k *Kept) Current() (*Secret, error) {
 	case k.closed:
 		return nil, &Error{Reason: LeaseGone, Message: "the secret is not kept any more"}
 	case k.over != nil:
-		return nil, &Error{Reason: LeaseGone, Message: "the lease was revoked and there is no new secret yet", cause: errors.Join(k.over, k.failure)}
+		return nil, k.none("the lease was revoked and there is no new secret yet")
 	case !time.Now().Before(k.current.end()):
-		return nil, &Error{Reason: LeaseGone, Message: "the secret has ended and there is no new one yet", cause: k.failure}
+		return nil, k.none("the secret has ended and there is no new one yet")
 	}
 	return k.current, nil
+}
+
+// none says that there is no secret, and what is in the way of one.
+func (k *Kept) none(message string) error {
+	if k.failure != nil {
+		message += ": " + strings.TrimPrefix(k.failure.Error(), "sallyport: ")
+	}
+	return &Error{Reason: LeaseGone, Message: message, cause: errors.Join(k.over, k.failure)}
 }
 
 // Close revokes the secret and what came before it, wipes them, and ends what kept them
