@@ -78,11 +78,15 @@ func inTurns(t *testing.T, g *server, what string, callers int, ways []loop.Call
 		loop.Run(t.Context(), callers, warmUp, call)
 	}
 	var source float64
+	var used time.Duration // of the gateway's CPU, by the last way
 	for range 6 {
 		for _, i := range order {
-			before := sourceSeconds(t, g)
+			before, cpu := sourceSeconds(t, g), cpuOf(t, g)
 			results[i].Merge(loop.Run(t.Context(), callers, time.Second, ways[i]))
-			source += sourceSeconds(t, g) - before
+			if i == len(ways)-1 {
+				source += sourceSeconds(t, g) - before
+				used += cpuOf(t, g) - cpu
+			}
 		}
 		slices.Reverse(order)
 	}
@@ -95,7 +99,16 @@ func inTurns(t *testing.T, g *server, what string, callers int, ways []loop.Call
 		t.Logf("%s: %-18s p50 %6.2f ms, p99 %6.2f ms, mean %6.2f ms (%d)", what, names[i],
 			milliseconds(r.Latency.Quantile(0.5)), milliseconds(r.Latency.Quantile(0.99)), mean, r.Ops)
 	}
-	t.Logf("%s: of which the source took, mean %.2f ms", what, source/float64(results[2].Ops)*1e3)
+	leased := float64(results[len(ways)-1].Ops)
+	t.Logf("%s: of which the source took, mean %.2f ms; CPU of the gateway %.2f ms for each", what,
+		source/leased*1e3, used.Seconds()/leased*1e3)
+}
+
+func cpuOf(t *testing.T, g *server) time.Duration {
+	t.Helper()
+	used, err := g.CPU()
+	must(t, err)
+	return used
 }
 
 func sourceSeconds(t *testing.T, g *server) float64 {
@@ -234,12 +247,9 @@ func resident(t *testing.T, g *server, what string) {
 
 func cpu(t *testing.T, g *server, what string, d time.Duration) {
 	t.Helper()
-	before, err := g.CPU()
-	must(t, err)
+	before := cpuOf(t, g)
 	pause(t.Context(), d)
-	after, err := g.CPU()
-	must(t, err)
-	t.Logf("%s: %v of CPU in %v", what, after-before, d)
+	t.Logf("%s: %v of CPU in %v", what, cpuOf(t, g)-before, d)
 }
 
 // sweepCost waits until no lease is live, and says what their ends cost.
@@ -249,11 +259,9 @@ func sweepCost(t *testing.T, g *server) {
 	var first, last time.Time
 	var begun, used time.Duration
 	var before float64
-	live := liveLeases(t, g)
-	left := live
+	left := liveLeases(t, g)
 	for left > 0 {
-		earlier, err := g.CPU()
-		must(t, err)
+		earlier := cpuOf(t, g)
 		if !pause(t.Context(), every) {
 			t.Fatal(t.Context().Err())
 		}
@@ -264,9 +272,7 @@ func sweepCost(t *testing.T, g *server) {
 		case now == left:
 			continue
 		}
-		left, last = now, time.Now()
-		used, err = g.CPU()
-		must(t, err)
+		left, last, used = now, time.Now(), cpuOf(t, g)
 	}
 	span := last.Sub(first)
 	t.Logf("%.0f leases ended in %.0f s: CPU %v, %.2f %% of a core, %.2f ms for each", before, span.Seconds(), used-begun,

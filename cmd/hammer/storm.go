@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	random "math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,9 +39,10 @@ func newStorm() *cobra.Command {
 		Use: "storm", Short: "Have very many services ask for a lease in the same second", Args: cobra.NoArgs,
 		Long: `Have very many services ask for a lease in the same second.
 
-Each service asks until it has one: after a reason that is temporary it waits a random
-time, longer each time, as the Go client's secrets that are kept do. The exit status is 1
-if one of them was refused, or has none when the time is over.
+Each service asks until it has one: after a reason that is temporary, or no answer in 40
+seconds, it waits a random time, longer each time, as the Go client does for secrets that
+are kept. The exit status is 1 if one of them was refused, or has none when the time is
+over.
 
 With --identities the services are so many workloads, hammer-000 and on, of a development
 gateway: its authority, beside the endpoints file's CA, certifies them, the operator of
@@ -189,8 +192,9 @@ func (s *storm) service(ctx context.Context, role sallyport.SecretRole) error {
 			s.mu.Unlock()
 			return nil
 		}
+		// What runs a service starts it again when its call was not answered in time.
 		var e *sallyport.Error
-		if !errors.As(err, &e) || !e.Reason.Temporary() {
+		if !errors.As(err, &e) || !e.Reason.Temporary() && e.Reason != sallyport.DeadlineExceeded {
 			return err
 		}
 		if !pause(ctx, backoff(tries)) {
@@ -247,13 +251,16 @@ func (s *storm) row(took time.Duration, cpu figure, workloads int) row {
 	x.OpsPerS = figure(float64(leased) / took.Seconds())
 	x.P50, x.P99 = milliseconds(calls.Quantile(0.5)), milliseconds(calls.Quantile(0.99))
 	x.CPU = cpu * million / figure(leased)
+	examples := ""
+	for _, reason := range slices.Sorted(maps.Keys(failed)) {
+		examples += fmt.Sprintf("\n%d × %s, for example: %v", failed[reason], reason, s.calls.example[reason])
+	}
 	x.Note = fmt.Sprintf(`%d of %d services, %d workloads: leased in %.1f s (%s/s)
 calls that were answered: p50 %s ms, p99 %s ms; a service waited: p50 %.2f s, p99 %.2f s, at most %.2f s
-calls that were refused: %d %v
-server CPU: %s s, %s µs for a lease`,
+server CPU: %s s, %s µs for a lease; calls that failed: %d%s`,
 		leased, s.services, workloads, took.Seconds(), x.OpsPerS.text(0), x.P50.text(1), x.P99.text(1),
 		s.waits.Quantile(0.5).Seconds(), s.waits.Quantile(0.99).Seconds(), s.waits.Quantile(1).Seconds(),
-		x.Failed, failed, cpu.text(2), x.CPU.text(0))
+		cpu.text(2), x.CPU.text(0), x.Failed, examples)
 	return x
 }
 
