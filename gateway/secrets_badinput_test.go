@@ -245,7 +245,7 @@ func restRequest(t *testing.T, base string, m protoreflect.MethodDescriptor, req
 	t.Helper()
 	rule := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
 	request = proto.Clone(request)
-	verb, path, body := http.MethodPost, rule.GetPost(), []byte(nil)
+	verb, path := http.MethodPost, rule.GetPost()
 	if path == "" {
 		verb, path = http.MethodGet, rule.GetGet()
 	}

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -164,5 +163,3 @@ func (w *way) next(n int64, happen func(forward func())) {
 
 // usernames are the PostgreSQL roles that Vault has made and not dropped.
 func (w *vaultWorld) usernames() []string { return w.postgres.Roles(dynamicPrefix) }
-
-func short(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

@@ -59,7 +59,7 @@ func (p *Plane) wait(l lease.Lease, now time.Time) time.Duration {
 	left := l.Expires.Sub(now)
 	d := left * 3 / 5
 	if d > 0 {
-		d += rand.N(left/8 + 1) //nolint:gosec // jitter, not a secret
+		d += rand.N(left/8 + 1)
 	}
 	if l.Version != 0 {
 		d = min(d, versionInterval)

@@ -342,12 +342,11 @@ func (b *Book) RevokeOwned(ctx context.Context, n Name, caller identity.Workload
 	if l.State != StateRevoking || !l.Revocable {
 		return l, nil
 	}
-	ended, err := b.attempt(ctx, l)
-	if err != nil {
+	l, _ = b.attempt(ctx, l)
+	if l.State != StateGone {
 		b.Wake() // the sweeper goes on
-		return l, nil
 	}
-	return ended, nil
+	return l, nil
 }
 
 // RevokeWhere decides the end of every lease that matches and says of how many. The

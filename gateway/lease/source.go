@@ -27,9 +27,9 @@ type Source interface {
 
 	// Prepare makes what the credential will hang on, and nothing that opens anything.
 	Prepare(ctx context.Context, o Order) (Ticket, error)
-	// Renew puts off the credential's end by up to lifetime from now, never beyond max,
+	// Renew puts off the credential's end by up to lifetime from now, never beyond last,
 	// and tells the true end. A credential that has ended already is LEASE_GONE.
-	Renew(ctx context.Context, a Anchor, lifetime time.Duration, max time.Time) (time.Time, error)
+	Renew(ctx context.Context, a Anchor, lifetime time.Duration, last time.Time) (time.Time, error)
 	// Revoke ends the credential, and everything else that hangs on the anchor. It
 	// returns nil only if the end is confirmed: the credential does not work any more.
 	// What has ended already is confirmed. The Ref may be missing: a crash came between

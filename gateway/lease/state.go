@@ -25,9 +25,10 @@ const (
 	// StateStuck: its end could not be confirmed for as long as it could live. It
 	// counts as alive, and tries go on.
 	StateStuck = State(secretsv1.LeaseState_LEASE_STATE_STUCK)
-
-	stateEnd = StateStuck + 1
 )
+
+// stateEnd is one past the last.
+const stateEnd = 6
 
 // moves is the table of allowed moves. Every move is compare-and-swap on the row's
 // revision. What is gone stays gone, and nothing comes back to life.

@@ -295,7 +295,7 @@ func backoff(failures uint32) time.Duration {
 	if failures < 16 {
 		d = min(lastBackoff, firstBackoff<<(failures-1))
 	}
-	return d - rand.N(d/2) //nolint:gosec // jitter, not a secret
+	return d - rand.N(d/2)
 }
 
 func later(a, b time.Time) time.Time {
