@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/sallyport/sallyport/cmd/hammer/internal/target"
 	"github.com/sallyport/sallyport/gateway/config"
 	"github.com/sallyport/sallyport/gateway/development"
 	"github.com/sallyport/sallyport/gateway/host"
@@ -65,6 +64,3 @@ func (w *vaultWorld) gateway(t *testing.T, way *way) *server {
 	w.roles(t, s.Endpoints)
 	return s
 }
-
-// endpointsFile is where a server's endpoints are.
-func (s *server) endpointsFile() string { return filepath.Join(filepath.Dir(s.CA), target.FileName) }
