@@ -78,7 +78,7 @@ type keeper struct {
 	stream  chan event // nil if there is none
 	opened  time.Time
 	cut     context.CancelFunc
-	readers sync.WaitGroup
+	helpers sync.WaitGroup // what reads streams, and what wipes
 
 	retired []retired
 }
@@ -92,7 +92,7 @@ type retired struct {
 
 // run keeps the secret fresh until ctx ends.
 func (k *keeper) run(ctx context.Context) {
-	defer k.readers.Wait()
+	defer k.helpers.Wait()
 	defer func() { k.drop() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -278,7 +278,9 @@ func (k *keeper) dismiss(s *Secret) {
 
 // retire wipes and revokes what was replaced, and reports whether that is done with.
 func (k *keeper) retire(ctx context.Context, r *retired) bool {
-	r.secret.Wipe()
+	if r.failed.failures == 0 {
+		k.helpers.Go(r.secret.Wipe) // which waits for who is using it
+	}
 	if !time.Now().Before(r.secret.end()) {
 		return true
 	}
@@ -320,9 +322,13 @@ func (k *keeper) end(ctx context.Context) error {
 	for _, r := range k.retired {
 		all = append(all, r.secret)
 	}
-	for _, s := range all {
-		s.Wipe()
-	}
+	wiped := make(chan struct{})
+	go func() {
+		defer close(wiped)
+		for _, s := range all {
+			s.Wipe()
+		}
+	}()
 	var errs []error
 	for _, s := range all {
 		if !time.Now().Before(s.end()) {
@@ -331,6 +337,11 @@ func (k *keeper) end(ctx context.Context) error {
 		if _, err := k.role.Revoke(ctx, s.Lease().Name); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	select {
+	case <-wiped:
+	case <-ctx.Done():
+		errs = append(errs, &Error{Reason: DeadlineExceeded, Message: "the secret is still being used", cause: ctx.Err()})
 	}
 	return errors.Join(errs...)
 }

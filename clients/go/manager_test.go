@@ -487,6 +487,43 @@ func TestGrace(t *testing.T) {
 	}
 }
 
+// Wiping waits for who is using a secret, and nothing else waits for that. It is a lock
+// that waits, which package synctest does not take for waiting.
+func TestWhoHoldsASecretHoldsUpNobody(t *testing.T) {
+	v := newVault(2*time.Second, 0)
+	k, f, _ := v.keep(t, func(o *sallyport.KeepOptions) { o.Grace = -1 })
+	s, err := k.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, held := make(chan struct{}), make(chan error, 1)
+	go func() {
+		held <- s.Use("password", func(b []byte) error {
+			<-done
+			if string(b) != value(s.Lease().Name) {
+				return errors.New("wiped while it was used")
+			}
+			return nil
+		})
+	}()
+	wait(t, "it is replaced again and again", func() bool { return len(f.offers()) >= 3 })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := k.Close(ctx); !errors.Is(err, sallyport.DeadlineExceeded) {
+		t.Errorf("closed while it is used: %v", err)
+	}
+	close(done)
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+	if err := k.Close(t.Context()); err != nil || len(v.alive()) != 0 {
+		t.Errorf("%v, alive %v", err, v.alive())
+	}
+	if password, _ := s.Field("password"); !password.Wiped() {
+		t.Error("it was not wiped")
+	}
+}
+
 // What was replaced is revoked in the end, if the gateway fails at first.
 func TestRevokingIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

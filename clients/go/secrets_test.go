@@ -377,7 +377,7 @@ func TestVerbsOfALease(t *testing.T) {
 	if _, err := role.Renew(t.Context(), names[0], 0); !errors.Is(err, sallyport.LeaseGone) {
 		t.Errorf("renewing what is gone: %v", err)
 	}
-	for _, name := range []string{names[3], "", dbRole, dbRole + "/leases/1"} {
+	for _, name := range []string{names[3], "", dbRole, dbRole + "/leases/1", dbRole + "/leases/00", dbRole + "/leases/" + strings.Repeat("x", 32)} {
 		if _, err := role.Get(t.Context(), name); !errors.Is(err, sallyport.InvalidArgument) {
 			t.Errorf("%q, which is not of the role: %v", name, err)
 		}

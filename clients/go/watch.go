@@ -33,7 +33,7 @@ func (k *keeper) open(ctx context.Context) {
 	ctx, k.cut = context.WithCancel(ctx)
 	k.stream, k.opened = make(chan event), time.Now()
 	events := k.stream // k.stream is another's when the reader is late
-	k.readers.Go(func() { k.role.read(ctx, req, events) })
+	k.helpers.Go(func() { k.role.read(ctx, req, events) })
 }
 
 // read passes on what comes from a stream until that or ctx ends.
