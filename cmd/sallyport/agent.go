@@ -156,8 +156,10 @@ func (a *app) keepFiles(ctx context.Context, g *sallyport.Client, s *agentSecret
 			return a.tell(ctx, s)
 		},
 	}
+	leasing, cancel := patiently(ctx)
+	defer cancel()
 	for {
-		k, err := g.Keep(ctx, s.Role, o)
+		k, err := g.Keep(leasing, s.Role, o)
 		var e *sallyport.Error
 		switch {
 		case err == nil:

@@ -15,6 +15,20 @@ type keptSecret struct {
 	*sallyport.Kept
 }
 
+// patience is how long a call under way may go on after its command was told to end: the
+// answer to a lease that is cut off is a credential that nobody has.
+const patience = 2 * time.Second
+
+// patiently gives a context that ends a while after ctx does, for leasing.
+func patiently(ctx context.Context) (context.Context, context.CancelFunc) {
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(patience, cancel)
+		context.AfterFunc(patient, func() { timer.Stop() })
+	})
+	return patient, func() { stop(); cancel() }
+}
+
 // closeKept revokes what was leased. What cannot be revoked now ends with its lifetime.
 func (a *app) closeKept(ctx context.Context, kept []keptSecret) {
 	var closing sync.WaitGroup

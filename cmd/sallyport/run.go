@@ -219,17 +219,13 @@ func (r *runner) run(ctx context.Context, g *sallyport.Client, command []string)
 		}
 		r.app.closeKept(ctx, kept)
 	}()
-	starting, cancel := context.WithTimeout(ctx, r.wait)
-	defer cancel()
 	for _, role := range r.roles() {
-		k, err := g.Keep(starting, role, r.keepOptions(role))
-		if err != nil {
-			return r.notLeased(role, signals, err)
+		k, err := r.keep(ctx, g, role)
+		if k.Kept != nil {
+			kept = append(kept, k)
 		}
-		kept = append(kept, keptSecret{role, k})
-		s, err := k.Current()
-		if err == nil {
-			err = r.take(role, s, true)
+		if ctx.Err() != nil { // somebody has had enough
+			return &statusError{status: exitSignalled + int(ending(signals))}
 		}
 		if err != nil {
 			return err
@@ -247,15 +243,38 @@ func (r *runner) run(ctx context.Context, g *sallyport.Client, command []string)
 	return err
 }
 
-// notLeased gives the error of a command that does not start.
-func (r *runner) notLeased(role string, signals <-chan os.Signal, err error) error {
-	select {
-	case s := <-signals: // somebody has had enough
-		return &statusError{status: exitSignalled + int(s.(syscall.Signal))}
-	default:
-		r.app.warnf("%s is not leased", role)
-		return err
+// ending gives the signal for which the context ended. It may have come before signals
+// were caught, or not have got here yet.
+func ending(signals <-chan os.Signal) syscall.Signal {
+	late := time.After(100 * time.Millisecond)
+	for {
+		select {
+		case s := <-signals:
+			if s == syscall.SIGTERM || s == syscall.SIGINT {
+				return s.(syscall.Signal)
+			}
+		case <-late:
+			return syscall.SIGTERM
+		}
 	}
+}
+
+// keep leases a secret and has it ready for the start.
+func (r *runner) keep(ctx context.Context, g *sallyport.Client, role string) (keptSecret, error) {
+	leasing, cancel := patiently(ctx)
+	defer cancel()
+	leasing, stop := context.WithTimeout(leasing, r.wait)
+	defer stop()
+	k, err := g.Keep(leasing, role, r.keepOptions(role))
+	if err != nil {
+		r.app.warnf("%s is not leased", role)
+		return keptSecret{}, err
+	}
+	s, err := k.Current()
+	if err == nil {
+		err = r.take(role, s, true)
+	}
+	return keptSecret{role, k}, err
 }
 
 // roles lists the roles that are leased, each once.
