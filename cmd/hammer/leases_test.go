@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	sallyport "github.com/sallyport/sallyport/clients/go"
 	"github.com/sallyport/sallyport/cmd/hammer/internal/loop"
 	"github.com/sallyport/sallyport/gateway/broker/vaulttest"
 	controlv1 "github.com/sallyport/sallyport/proto/sallyport/control/v1"
@@ -28,16 +30,14 @@ var leaseCount = flag.Int("leases", 10_000, "TestMeasureStorm, TestMeasureLeases
 func TestMeasureBrokering(t *testing.T) {
 	w := newVaultWorld(t)
 	g := w.gateway(t, nil)
-	client, err := g.Dial(t.Context())
-	must(t, err)
-	defer func() { _ = client.Close() }()
 	token := w.lender(t)
 	for _, kind := range []struct{ name, path, role string }{
 		{"database", "database/creds/app", databaseRole}, {"kv", "secret/data/app", kvRole},
 	} {
-		role := client.SecretRole(kind.role)
+		handles := w.handles(t, g, kind.role)
+		var next atomic.Uint64
 		lease := func(ctx context.Context, _ int) error {
-			s, err := role.Lease(ctx)
+			s, err := handles[next.Add(1)%uint64(len(handles))].Lease(ctx)
 			if err == nil {
 				s.Wipe()
 			}
@@ -68,6 +68,22 @@ func TestMeasureBrokering(t *testing.T) {
 	}
 }
 
+// handles are those of many workloads, so that none of them holds more than a service
+// does. Each has leased once and is connected.
+func (w *vaultWorld) handles(t *testing.T, g *server, role string) []sallyport.SecretRole {
+	t.Helper()
+	pairs, err := identities(t.Context(), g.Endpoints, role, crowdSize)
+	must(t, err)
+	s := &storm{role: role}
+	closeAll, err := s.connect(t.Context(), g.Endpoints, pairs)
+	must(t, err)
+	t.Cleanup(closeAll)
+	for _, h := range s.handles {
+		must(t, s.ask(t.Context(), h))
+	}
+	return s.handles
+}
+
 // inTurns gives each way some turns, in alternating order.
 func inTurns(t *testing.T, g *server, what string, callers int, ways []loop.Call) {
 	t.Helper()
@@ -79,7 +95,7 @@ func inTurns(t *testing.T, g *server, what string, callers int, ways []loop.Call
 	}
 	var source float64
 	var used time.Duration // of the gateway's CPU, by the last way
-	for range 6 {
+	for range 5 {
 		for _, i := range order {
 			before, cpu := sourceSeconds(t, g), cpuOf(t, g)
 			results[i].Merge(loop.Run(t.Context(), callers, time.Second, ways[i]))
