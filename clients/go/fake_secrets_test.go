@@ -44,6 +44,8 @@ type vault struct {
 	hinder func(ctx context.Context, verb string, n int) error
 	// spoil, if set, changes what is answered with a value.
 	spoil func(verb string, l *secretsv1.Lease, sealed *secretsv1.SealedSecret, plain *secretsv1.SecretFields)
+	// grant, if set, says what the n-th renewal gets.
+	grant func(n int, l *secretsv1.Lease) time.Time
 	// watch, if set, is asked before each stream sends what it has to.
 	watch func(ctx context.Context, sent int) error
 
@@ -213,10 +215,14 @@ func (v *vault) renew(l *fakeLease) (*secretsv1.Lease, error) {
 	case !l.Renewable:
 		return nil, fault.New(fault.LeaseNotRenewable, "")
 	}
+	was := proto.Clone(l.Lease).(*secretsv1.Lease)
 	if end := time.Now().Add(v.lifetime); end.Before(l.MaxExpireTime.AsTime()) {
 		l.ExpireTime = timestamppb.New(end)
 	} else {
 		l.ExpireTime = l.MaxExpireTime
+	}
+	if v.grant != nil {
+		l.ExpireTime = timestamppb.New(v.grant(len(v.calls["renew"]), was))
 	}
 	v.tell()
 	return proto.Clone(l.Lease).(*secretsv1.Lease), nil

@@ -207,8 +207,8 @@ func (k *keeper) renew(ctx context.Context) {
 		l, err := k.role.Renew(ctx, k.newest.Lease().Name, k.options.Lifetime)
 		switch {
 		case err == nil:
-			// The source may grant less than it was asked for.
-			if k.heard(l); k.newest == nil || time.Until(k.newest.end()) > k.period/4 {
+			// The source may grant less than it was asked for, or nothing.
+			if k.heard(l); k.newest == nil || time.Now().Before(k.refresh) && time.Until(k.newest.end()) > k.period/4 {
 				return
 			}
 		case errors.Is(err, LeaseGone):

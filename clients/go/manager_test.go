@@ -382,6 +382,32 @@ func TestALeaseThatIsNotRenewed(t *testing.T) {
 	}
 }
 
+// A source that renews by little or nothing is left with a new lease, not asked on and on.
+func TestRenewalsThatGainNothing(t *testing.T) {
+	for name, grant := range map[string]func(n int, l *secretsv1.Lease) time.Time{
+		"nothing": func(_ int, l *secretsv1.Lease) time.Time { return l.GetExpireTime().AsTime() },
+		"little":  func(_ int, l *secretsv1.Lease) time.Time { return l.GetExpireTime().AsTime().Add(time.Second) },
+		"much once, then nothing": func(n int, l *secretsv1.Lease) time.Time {
+			if n%2 == 1 {
+				return time.Now().Add(time.Hour)
+			}
+			return l.GetExpireTime().AsTime()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newVault(10*time.Minute, 24*time.Hour)
+				v.watch, v.grant = func(context.Context, int) error { return fault.New(fault.UnknownMethod, "") }, grant
+				k, f, _ := v.keep(t)
+				attend(t, v, k, 3*time.Hour)
+				if n := v.called("renew"); n > 25 || len(f.offers()) < 2 {
+					t.Errorf("%d renewals, %d replacements in 3 hours", n, len(f.offers()))
+				}
+			})
+		})
+	}
+}
+
 // A refusal is not asked again and again, and does not last for ever either.
 func TestARefusalIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
