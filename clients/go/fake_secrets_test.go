@@ -377,12 +377,31 @@ func (v *vault) connectAs(t *testing.T, server secretsv1.SecretServiceServer, ch
 	})...), l
 }
 
-func (l *line) start() {
+// newServer makes a gRPC server of a fake, which admits pings as the gateway does.
+func newServer(a *authority, v secretsv1.SecretServiceServer) *grpc.Server {
 	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{l.a.issue("spiffe://test.example/gateway")},
+		Certificates: []tls.Certificate{a.issue("spiffe://test.example/gateway")},
 		ClientAuth:   tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13,
 	})), grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))
-	secretsv1.RegisterSecretServiceServer(s, l.v)
+	secretsv1.RegisterSecretServiceServer(s, v)
+	return s
+}
+
+// listen serves the fake on a port of loopback, where connections are the client's own.
+func (v *vault) listen(a *authority) (addr string) {
+	a.t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	s := newServer(a, v)
+	go func() { _ = s.Serve(l) }()
+	a.t.Cleanup(s.Stop)
+	return l.Addr().String()
+}
+
+func (l *line) start() {
+	s := newServer(l.a, l.v)
 	up := bufconn.Listen(1 << 20)
 	served := make(chan struct{})
 	go func() {

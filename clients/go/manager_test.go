@@ -7,11 +7,14 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	sallyport "github.com/sallyport/sallyport/clients/go"
@@ -828,4 +831,69 @@ func TestManyComeBackSpread(t *testing.T) {
 			t.Errorf("%d came back, %d of them in a tenth of a second: %v", len(v.calls["watch"]), busiest, fmt.Sprint(back))
 		}
 	})
+}
+
+// Streams hand over a receipt with each reply, and with the refusal that ends them.
+func TestReceiptsOfStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(10*time.Minute, 0)
+		var receipts atomic.Int64
+		c, _ := v.connect(t, func(o *sallyport.Options) {
+			o.OnReceipt = func(_ context.Context, method, receipt string) {
+				if method == secretsv1.SecretService_WatchLease_FullMethodName && receipt == "receipt" {
+					receipts.Add(1)
+				}
+			}
+		})
+		k, err := c.Keep(t.Context(), dbRole, sallyport.KeepOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Minute)
+		if n := receipts.Load(); n < 4 {
+			t.Errorf("%d receipts", n)
+		}
+		if err := k.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A certificate that expires on an open stream is a reason for a new connection, if there
+// is a new certificate by then.
+func TestACertificateThatExpiresOnAStream(t *testing.T) {
+	a := newAuthority(t)
+	first, second := a.issue(app), a.issue(app)
+	v := newVault(10*time.Minute, 0)
+	seen := make(chan string, 100)
+	v.hinder = func(ctx context.Context, verb string, _ int) error {
+		p, _ := peer.FromContext(ctx)
+		serial := p.AuthInfo.(credentials.TLSInfo).State.PeerCertificates[0].SerialNumber.String()
+		if verb == "watch" {
+			seen <- serial
+			if serial == first.Leaf.SerialNumber.String() {
+				return fault.New(fault.CertificateExpired, "")
+			}
+		}
+		return nil
+	}
+	dir := t.TempDir()
+	c := dial(t, v.listen(a), a.files(dir, first))
+	k, err := c.Keep(t.Context(), dbRole, sallyport.KeepOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close(context.Background())
+	a.files(dir, second)
+	want := second.Leaf.SerialNumber.String()
+	for timeout := time.After(20 * time.Second); ; {
+		select {
+		case serial := <-seen:
+			if serial == want {
+				return
+			}
+		case <-timeout:
+			t.Fatal("it never came with the new certificate")
+		}
+	}
 }
