@@ -135,6 +135,7 @@ func (h *Host) Serve(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() { watch(background, h.logger, h.files...) })
+	wg.Go(func() { giveBack(background) })
 	err := h.gateway.Serve(ctx, h.drainFor)
 	stop()
 	wg.Wait()

@@ -87,8 +87,7 @@ func (leaseCounts) Describe(c chan<- *prometheus.Desc) { c <- leasesDesc }
 func (l leaseCounts) Collect(c chan<- prometheus.Metric) {
 	counts, err := l.host.countLeases()
 	if err != nil {
-		c <- prometheus.NewInvalidMetric(leasesDesc, err)
-		return
+		return // an invalid metric would take all others with it; readiness tells of the store
 	}
 	for s := lease.StateReserved; s.Valid(); s++ {
 		c <- prometheus.MustNewConstMetric(leasesDesc, prometheus.GaugeValue, float64(counts[s]), s.String())

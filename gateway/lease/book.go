@@ -198,13 +198,11 @@ func (b *Book) admit(ctx context.Context, caller identity.Workload, role Role) e
 	if !b.allowance.take(caller.Name(), b.Clock.Now()) {
 		return fault.New(fault.SourceThrottled, "the workload asks too often")
 	}
-	held, err := b.Ledger.Leases(ctx, Query{
-		Workload: caller.Name(), Tenant: role.Name.Tenant, Role: role.Name.Role, Live: true, Limit: int(role.Quota),
-	})
+	held, err := b.Ledger.Held(ctx, caller.Name(), role.Name, role.Quota)
 	if err != nil {
 		return Fault(err)
 	}
-	if len(held) >= int(role.Quota) {
+	if held >= role.Quota {
 		return fault.New(fault.QuotaExceeded, "")
 	}
 	return nil

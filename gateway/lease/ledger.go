@@ -90,6 +90,9 @@ type Ledger interface {
 	Leases(ctx context.Context, q Query) ([]Lease, error)
 	// Due lists at most limit leases whose Due has come, the longest due first.
 	Due(ctx context.Context, at time.Time, limit int) ([]Lease, error)
+	// Held counts the leases of the role that the workload holds and that are not gone;
+	// no further than limit.
+	Held(ctx context.Context, workload string, role RoleName, limit uint32) (uint32, error)
 	// Count counts the rows by state.
 	Count(ctx context.Context) (map[State]int, error)
 }

@@ -221,6 +221,11 @@ func (l ledger) Leases(ctx context.Context, q lease.Query) (rows []lease.Lease, 
 	return rows, err
 }
 
+func (l ledger) Held(ctx context.Context, workload string, role lease.RoleName, limit uint32) (n uint32, err error) {
+	err = l.write(func() (err error) { n, err = l.Ledger.Held(ctx, workload, role, limit); return err })
+	return n, err
+}
+
 func (l ledger) Due(ctx context.Context, at time.Time, limit int) (rows []lease.Lease, err error) {
 	err = l.write(func() (err error) { rows, err = l.Ledger.Due(ctx, at, limit); return err })
 	return rows, err

@@ -148,6 +148,11 @@ func (f *Faulty) Due(ctx context.Context, at time.Time, limit int) ([]lease.Leas
 	return asked(ctx, f, "Due", func() ([]lease.Lease, error) { return f.ledger.Due(ctx, at, limit) })
 }
 
+// Held implements lease.Ledger.
+func (f *Faulty) Held(ctx context.Context, workload string, role lease.RoleName, limit uint32) (uint32, error) {
+	return asked(ctx, f, "Held", func() (uint32, error) { return f.ledger.Held(ctx, workload, role, limit) })
+}
+
 // Count implements lease.Ledger.
 func (f *Faulty) Count(ctx context.Context) (map[lease.State]int, error) {
 	return asked(ctx, f, "Count", func() (map[lease.State]int, error) { return f.ledger.Count(ctx) })

@@ -64,13 +64,7 @@ func (l *Ledger) with(ctx context.Context, f func() error) error {
 // Reserve implements lease.Ledger.
 func (l *Ledger) Reserve(ctx context.Context, row lease.Lease, quota uint32) error {
 	return l.with(ctx, func() error {
-		held := uint32(0)
-		for _, other := range l.leases {
-			if other.Name.Role == row.Name.Role && other.Workload == row.Workload && other.State != lease.StateGone {
-				held++
-			}
-		}
-		if held >= quota {
+		if l.held(row.Workload, row.Name.Role) >= quota {
 			return lease.ErrQuota
 		}
 		if _, taken := l.leases[row.Name.ID]; taken {
@@ -80,6 +74,24 @@ func (l *Ledger) Reserve(ctx context.Context, row lease.Lease, quota uint32) err
 		l.leases[row.Name.ID] = inUTC(row)
 		return nil
 	})
+}
+
+func (l *Ledger) held(workload string, role lease.RoleName) (n uint32) {
+	for _, row := range l.leases {
+		if row.Name.Role == role && row.Workload == workload && row.State != lease.StateGone {
+			n++
+		}
+	}
+	return n
+}
+
+// Held implements lease.Ledger.
+func (l *Ledger) Held(ctx context.Context, workload string, role lease.RoleName, limit uint32) (n uint32, err error) {
+	err = l.with(ctx, func() error {
+		n = min(limit, l.held(workload, role))
+		return nil
+	})
+	return n, err
 }
 
 // inUTC has its times in UTC, as a database gives them.

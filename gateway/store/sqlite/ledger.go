@@ -126,6 +126,13 @@ func (s *Store) Due(ctx context.Context, at time.Time, limit int) ([]lease.Lease
 	return s.leases(ctx, leasesDueQuery, stamp(at), limit)
 }
 
+// Held implements lease.Ledger.
+func (s *Store) Held(ctx context.Context, workload string, role lease.RoleName, limit uint32) (n uint32, err error) {
+	err = s.rows(ctx, func(rows *sql.Rows) error { return rows.Scan(&n) },
+		"SELECT count(*) FROM ("+heldQuery+")", workload, string(role.Tenant), role.Role, limit)
+	return n, leaseFamily.wrap(err)
+}
+
 // Count implements lease.Ledger.
 func (s *Store) Count(ctx context.Context) (map[lease.State]int, error) {
 	counts := map[lease.State]int{}

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -59,6 +60,7 @@ type Store struct {
 	lock        *os.File
 	restored    time.Time
 	queries     atomic.Uint64
+	prepared    sync.Map // of *sql.Stmt by query: the reads
 	batch       batch
 	// What every issued secret waits for is parsed once: that is half of its time
 	// beside the disk's.
@@ -276,7 +278,11 @@ func (s *Store) inTx(ctx context.Context, f func(*sql.Tx) error) error {
 // rows runs a read and gives each row to scan. The rows are of one moment.
 func (s *Store) rows(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
 	s.queries.Add(1)
-	rows, err := s.read.QueryContext(ctx, query, args...)
+	stmt, err := s.statement(ctx, query)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return ended(ctx, err)
 	}
@@ -287,6 +293,22 @@ func (s *Store) rows(ctx context.Context, scan func(*sql.Rows) error, query stri
 		}
 	}
 	return ended(ctx, rows.Err())
+}
+
+// statement gives the prepared form of a read: there are few, and parsing one takes
+// longer than a row.
+func (s *Store) statement(ctx context.Context, query string) (*sql.Stmt, error) {
+	if known, ok := s.prepared.Load(query); ok {
+		return known.(*sql.Stmt), nil
+	}
+	stmt, err := s.read.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if first, raced := s.prepared.LoadOrStore(query, stmt); raced {
+		return first.(*sql.Stmt), stmt.Close()
+	}
+	return stmt, nil
 }
 
 // ended says of an error that the context ended, which the driver and

@@ -90,6 +90,17 @@ func wantLeases(t *testing.T, s lease.Ledger, all ...lease.Lease) {
 	counts := map[lease.State]int{}
 	for _, l := range all {
 		counts[l.State]++
+		held := uint32(0)
+		for _, other := range all {
+			if other.Workload == l.Workload && other.Name.Role == l.Name.Role && other.State != lease.StateGone {
+				held++
+			}
+		}
+		for _, limit := range []uint32{0, 1, plenty} {
+			n, err := s.Held(t.Context(), l.Workload, l.Name.Role, limit)
+			must(t, err)
+			equal(t, n, min(limit, held))
+		}
 	}
 	got, err := s.Count(t.Context())
 	must(t, err)
@@ -424,6 +435,7 @@ func ledgerEnded(t *testing.T, open Opener[lease.Ledger]) {
 		{"Forget", func(ctx context.Context) error { return s.Forget(ctx, l) }},
 		{"Leases", func(ctx context.Context) error { _, err := s.Leases(ctx, lease.Query{}); return err }},
 		{"Due", func(ctx context.Context) error { _, err := s.Due(ctx, at(1000), 9); return err }},
+		{"Held", func(ctx context.Context) error { _, err := s.Held(ctx, l.Workload, l.Name.Role, 9); return err }},
 		{"Count", func(ctx context.Context) error { _, err := s.Count(ctx); return err }},
 	}, leaseErrors...)
 	wantLeases(t, s, l)
