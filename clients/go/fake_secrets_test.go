@@ -53,6 +53,7 @@ type vault struct {
 	leases  map[string]*fakeLease
 	calls   map[string][]time.Time // by verb
 	issued  int
+	streams int           // that are open
 	changed chan struct{} // closed with each change
 }
 
@@ -276,6 +277,14 @@ func (v *vault) ListLeases(ctx context.Context, r *secretsv1.ListLeasesRequest) 
 	return reply, nil
 }
 
+// count counts the streams that are open.
+func (v *vault) count(more int) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.streams += more
+	return v.streams
+}
+
 // WatchLease renews or replaces when 60 % of the time are over, as the gateway does.
 func (v *vault) WatchLease(r *secretsv1.WatchLeaseRequest, stream grpc.ServerStreamingServer[secretsv1.WatchLeaseResponse]) error {
 	ctx := stream.Context()
@@ -283,6 +292,8 @@ func (v *vault) WatchLease(r *secretsv1.WatchLeaseRequest, stream grpc.ServerStr
 	if err != nil {
 		return err
 	}
+	v.count(1)
+	defer v.count(-1)
 	reply := new(secretsv1.WatchLeaseResponse)
 	for sent := 0; ; sent++ {
 		if v.watch != nil {

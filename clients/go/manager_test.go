@@ -238,6 +238,9 @@ func TestAStreamThatFails(t *testing.T) {
 				if n := len(v.alive()); n > 3 {
 					t.Errorf("%d leases live", n)
 				}
+				if n := v.count(0); n > 1 {
+					t.Errorf("%d streams are open", n)
+				}
 			})
 		})
 	}
@@ -479,8 +482,11 @@ func TestAChangeThatIsNotAccepted(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		none(t, k)
-		if n := len(v.alive()); n > 2 {
-			t.Errorf("%d leases live that nobody wants", n)
+		unwanted := v.all()
+		for _, l := range unwanted[2 : len(unwanted)-2] {
+			if l.revoked.IsZero() {
+				t.Errorf("%s was not accepted, replaced and not revoked", l.GetName())
+			}
 		}
 		f.answer(nil)
 		time.Sleep(time.Minute)
