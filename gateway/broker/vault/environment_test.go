@@ -70,10 +70,10 @@ func TestTheEnvironmentChangesNothing(t *testing.T) {
 		}
 	}
 	// Nobody is there, and what is not on this machine is what proxies are for.
-	f.config.Address = "https://192.0.2.1:8200"
+	f.config.Address = "https://vault.invalid:8200"
 	_, err = tryIssue(t, f.source(t), database("app"))
 	wantReason(t, "an address of nobody", err, fault.SourceUnavailable)
-	f.config.Address = untrusted.URL
+	f.config.Address, f.config.Timeout = untrusted.URL, time.Minute // a handshake on a busy machine
 	_, err = tryIssue(t, f.source(t), database("app"))
 	wantReason(t, "a server that nobody vouches for", err, fault.SourceUntrusted)
 }

@@ -36,7 +36,7 @@ func newFake(t *testing.T) *fake {
 	t.Cleanup(f.Close)
 	l := &lab{}
 	f.config = vault.Config{
-		Name: "fake", Address: f.URL, Timeout: time.Second, RequestLimit: time.Second,
+		Name: "fake", Address: f.URL, Timeout: 4 * time.Second, RequestLimit: time.Second,
 		AppRole: &vault.AppRole{RoleID: "role", SecretIDFile: l.file(t, "secret-id", "secret")},
 	}
 	f.says("auth/approle/login", 200, `{"auth":{"client_token":"hvs.own","accessor":"own","lease_duration":3600,"renewable":true,"token_type":"service"}}`)

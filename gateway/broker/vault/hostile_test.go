@@ -209,7 +209,7 @@ func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T)
 	}{
 		"used and young":  {1, 59, false},
 		"in its last use": {-1, 59, false},
-		"used and old":    {1, 57, true},
+		"used and old":    {1, 50, true},
 		"never used":      {2, 59, true},
 	} {
 		f := newFake(t)

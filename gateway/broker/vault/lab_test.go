@@ -112,7 +112,7 @@ func labOn(t *testing.T, v *vaulttest.Vault, pg *vaulttest.Postgres) *lab {
 	l := &lab{Vault: v, pg: pg, prefix: fmt.Sprintf("lab-%d", count), log: &syncBuffer{}}
 	serial.Unlock()
 	l.config = vault.Config{
-		Name: "test", Address: v.Address, CAFile: v.CACert, Timeout: 2 * time.Second, RequestLimit: 2 * time.Second,
+		Name: "test", Address: v.Address, CAFile: v.CACert, Timeout: 4 * time.Second, RequestLimit: 2 * time.Second,
 		TokenRole: l.prefix, PolicyPrefix: l.prefix,
 		Logger: slog.New(slog.NewTextHandler(l.log, nil)),
 	}
