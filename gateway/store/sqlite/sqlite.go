@@ -278,7 +278,7 @@ func (s *Store) inTx(ctx context.Context, f func(*sql.Tx) error) error {
 // rows runs a read and gives each row to scan. The rows are of one moment.
 func (s *Store) rows(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
 	s.queries.Add(1)
-	stmt, err := s.statement(ctx, query)
+	stmt, err := s.statement(ctx, query) //nolint:sqlclosecheck // kept for the next read; closed with the database
 	if err != nil {
 		return ended(ctx, err)
 	}
@@ -306,7 +306,8 @@ func (s *Store) statement(ctx context.Context, query string) (*sql.Stmt, error) 
 		return nil, err
 	}
 	if first, raced := s.prepared.LoadOrStore(query, stmt); raced {
-		return first.(*sql.Stmt), stmt.Close()
+		defer stmt.Close() // another was faster
+		return first.(*sql.Stmt), nil
 	}
 	return stmt, nil
 }
