@@ -85,27 +85,31 @@ func (b Binding) info() []byte {
 	return binding.AppendField(binding.AppendField(binding.AppendField(nil, domain), b.Lease), b.Workload)
 }
 
-// CheckKey reports with [ErrKey] a public key that Seal would refuse, so that nothing
-// is issued for a recipient who could not get it.
-func CheckKey(kem KEM, publicKey []byte) error {
-	_, err := parse(kem, publicKey)
-	return err
+// Recipient is a public key that has been checked: what is issued for it can be
+// sealed to it.
+type Recipient struct {
+	kem KEM
+	key hpke.PublicKey
 }
 
-func parse(kem KEM, publicKey []byte) (hpke.PublicKey, error) {
+// NewRecipient checks a public key. The error wraps [ErrKey].
+func NewRecipient(kem KEM, publicKey []byte) (Recipient, error) {
 	suite, err := kem.suite()
 	if err != nil {
-		return nil, err
+		return Recipient{}, err
 	}
 	key, err := suite.NewPublicKey(publicKey)
 	if err != nil {
-		return nil, fmt.Errorf("%w: malformed", ErrKey)
+		return Recipient{}, fmt.Errorf("%w: malformed", ErrKey)
 	}
 	if err := checkOrder(kem, publicKey); err != nil {
-		return nil, err
+		return Recipient{}, err
 	}
-	return key, nil
+	return Recipient{kem, key}, nil
 }
+
+// KEM is the key's mechanism.
+func (r Recipient) KEM() KEM { return r.kem }
 
 // checkOrder refuses points of low order on Curve25519, under which the shared secret
 // is known to everybody. Package ecdh finds them only when it multiplies; all scalars
@@ -131,15 +135,23 @@ func checkOrder(kem KEM, publicKey []byte) error {
 	return nil
 }
 
-// Seal encrypts plaintext to a public key. enc is the encapsulated key that the
-// recipient needs beside the ciphertext, which is 16 bytes longer than the plaintext:
-// the length shows. The error wraps [ErrKey].
+// Seal is [Recipient.Seal] for a key that is used once.
 func Seal(kem KEM, publicKey []byte, b Binding, plaintext []byte) (enc, ciphertext []byte, err error) {
-	key, err := parse(kem, publicKey)
+	r, err := NewRecipient(kem, publicKey)
 	if err != nil {
 		return nil, nil, err
 	}
-	enc, sender, err := hpke.NewSender(key, hpke.HKDFSHA256(), hpke.AES256GCM(), b.info())
+	return r.Seal(b, plaintext)
+}
+
+// Seal encrypts plaintext to the recipient. enc is the encapsulated key that the
+// recipient needs beside the ciphertext, which is 16 bytes longer than the plaintext:
+// the length shows. The error wraps [ErrKey].
+func (r Recipient) Seal(b Binding, plaintext []byte) (enc, ciphertext []byte, err error) {
+	if r.key == nil {
+		return nil, nil, fmt.Errorf("%w: none", ErrKey)
+	}
+	enc, sender, err := hpke.NewSender(r.key, hpke.HKDFSHA256(), hpke.AES256GCM(), b.info())
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrKey, err)
 	}

@@ -12,42 +12,37 @@ import (
 	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
 )
 
-// recipient is the key that a value is sealed to.
-type recipient struct {
-	kem delivery.KEM
-	key []byte
-}
-
 // recipientOf gives the recipient that a request names, or nil if it names none. The
 // key is tried here, before anything is issued for it.
-func recipientOf(g Grant, r *secretsv1.Recipient) (*recipient, error) {
+func recipientOf(g Grant, r *secretsv1.Recipient) (*delivery.Recipient, error) {
 	if r == nil {
 		return nil, nil
 	}
-	to := &recipient{delivery.KEM(r.GetKem()), r.GetPublicKey()}
+	kem, key := delivery.KEM(r.GetKem()), r.GetPublicKey()
 	if r.GetCertificateKey() {
-		if r.GetKem() != 0 || len(r.GetPublicKey()) > 0 {
+		if kem != 0 || len(key) > 0 {
 			return nil, fault.New(fault.InvalidRecipient, "a recipient is a public key or the certificate's, not both")
 		}
-		key, ok := g.CertificateKey().(*ecdsa.PublicKey)
+		ec, ok := g.CertificateKey().(*ecdsa.PublicKey)
 		if !ok {
 			return nil, fault.New(fault.InvalidRecipient, "the certificate's key is not of the curve P-256")
 		}
-		ecdh, err := key.ECDH()
+		dh, err := ec.ECDH()
 		if err != nil {
 			return nil, fault.Wrap(fault.InvalidRecipient, "the certificate's key is not of the curve P-256", err)
 		}
-		to = &recipient{delivery.DHKEMP256, ecdh.Bytes()}
+		kem, key = delivery.DHKEMP256, dh.Bytes()
 	}
-	if err := delivery.CheckKey(to.kem, to.key); err != nil {
+	to, err := delivery.NewRecipient(kem, key)
+	if err != nil {
 		return nil, fault.Wrap(fault.InvalidRecipient, "", err)
 	}
-	return to, nil
+	return &to, nil
 }
 
 // deliver puts a value into the form that leaves: as it is, or sealed. The value stays
 // the caller's to wipe, and the transport wipes the form.
-func deliver(value lease.Value, to *recipient, l lease.Lease) (*secretsv1.SecretFields, *secretsv1.SealedSecret, error) {
+func deliver(value lease.Value, to *delivery.Recipient, l lease.Lease) (*secretsv1.SecretFields, *secretsv1.SealedSecret, error) {
 	fields := &secretsv1.SecretFields{Fields: make(map[string][]byte, len(value))}
 	for _, f := range value {
 		err := f.Value.Use(func(b []byte) error {
@@ -69,11 +64,11 @@ func deliver(value lease.Value, to *recipient, l lease.Lease) (*secretsv1.Secret
 	if err != nil {
 		return nil, nil, err
 	}
-	enc, ciphertext, err := delivery.Seal(to.kem, to.key, delivery.Binding{Lease: l.Name.String(), Workload: l.Workload}, plaintext)
+	enc, ciphertext, err := to.Seal(delivery.Binding{Lease: l.Name.String(), Workload: l.Workload}, plaintext)
 	if err != nil {
 		return nil, nil, fault.Wrap(fault.InvalidRecipient, "", err)
 	}
-	return nil, &secretsv1.SealedSecret{Kem: secretsv1.Kem(to.kem), Enc: enc, Ciphertext: ciphertext}, nil
+	return nil, &secretsv1.SealedSecret{Kem: secretsv1.Kem(to.KEM()), Enc: enc, Ciphertext: ciphertext}, nil
 }
 
 func wipeFields(m *secretsv1.SecretFields) {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/sallyport/sallyport/crypto/delivery"
 	"github.com/sallyport/sallyport/gateway/fault"
 	"github.com/sallyport/sallyport/gateway/lease"
 	secretsv1 "github.com/sallyport/sallyport/proto/sallyport/secrets/v1"
@@ -68,7 +69,7 @@ func (p *Plane) wait(l lease.Lease, now time.Time) time.Duration {
 }
 
 // refresh renews the lease, or replaces it by a new one and goes on with that.
-func (p *Plane) refresh(ctx context.Context, g Grant, req *secretsv1.WatchLeaseRequest, reply *secretsv1.WatchLeaseResponse, l lease.Lease, to *recipient) (lease.Lease, error) {
+func (p *Plane) refresh(ctx context.Context, g Grant, req *secretsv1.WatchLeaseRequest, reply *secretsv1.WatchLeaseResponse, l lease.Lease, to *delivery.Recipient) (lease.Lease, error) {
 	now := p.Leases.Clock.Now()
 	// A renewal that gains little is left to a replacement.
 	if l.Renewable && l.MaxExpires.Sub(l.Expires) > l.Lifetime/4 {
