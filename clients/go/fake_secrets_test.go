@@ -49,6 +49,10 @@ type vault struct {
 	// watch, if set, is asked before each stream sends what it has to.
 	watch func(ctx context.Context, sent int) error
 
+	// mislead, if set, changes what a stream is about to send. It is given the lease that
+	// the stream was opened for.
+	mislead func(sent int, reply *secretsv1.WatchLeaseResponse, of *secretsv1.Lease, to *secretsv1.Recipient)
+
 	mu      sync.Mutex
 	leases  map[string]*fakeLease
 	calls   map[string][]time.Time // by verb
@@ -59,7 +63,8 @@ type vault struct {
 
 type fakeLease struct {
 	*secretsv1.Lease
-	revoked time.Time
+	revoked     time.Time
+	replacement bool // sent by a stream
 }
 
 func newVault(lifetime, longest time.Duration) *vault {
@@ -105,7 +110,7 @@ func (v *vault) all() []fakeLease {
 	var all []fakeLease
 	for _, name := range slices.Sorted(maps.Keys(v.leases)) {
 		l := v.leases[name]
-		all = append(all, fakeLease{proto.Clone(l.Lease).(*secretsv1.Lease), l.revoked})
+		all = append(all, fakeLease{proto.Clone(l.Lease).(*secretsv1.Lease), l.revoked, l.replacement})
 	}
 	return all
 }
@@ -292,6 +297,7 @@ func (v *vault) WatchLease(r *secretsv1.WatchLeaseRequest, stream grpc.ServerStr
 	if err != nil {
 		return err
 	}
+	first := l.Lease
 	v.count(1)
 	defer v.count(-1)
 	reply := new(secretsv1.WatchLeaseResponse)
@@ -309,6 +315,9 @@ func (v *vault) WatchLease(r *secretsv1.WatchLeaseRequest, stream grpc.ServerStr
 		changed, left, active := v.changed, time.Until(l.ExpireTime.AsTime()), l.State == secretsv1.LeaseState_LEASE_STATE_ACTIVE
 		v.mu.Unlock()
 		reply.Receipt = "receipt"
+		if v.mislead != nil {
+			v.mislead(sent, reply, first, r.GetRecipient())
+		}
 		if err := stream.Send(reply); err != nil {
 			v.unsent(reply)
 			return err
@@ -333,6 +342,7 @@ func (v *vault) WatchLease(r *secretsv1.WatchLeaseRequest, stream grpc.ServerStr
 		next := v.issue(l.Name[:strings.Index(l.Name, "/leases/")], r.GetLifetime())
 		v.mu.Lock()
 		l = v.leases[next.Name]
+		l.replacement = true
 		v.mu.Unlock()
 		sealed, plain, err := v.deliver("replace", next, r.GetRecipient())
 		if err != nil {

@@ -93,7 +93,6 @@ type retired struct {
 // run keeps the secret fresh until ctx ends.
 func (k *keeper) run(ctx context.Context) {
 	defer k.helpers.Wait()
-	defer func() { k.drop() }()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

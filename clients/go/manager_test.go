@@ -25,9 +25,12 @@ type follower struct {
 	refuse  error // what OnChange answers
 }
 
-func (f *follower) changed(_ context.Context, s *sallyport.Secret) error {
+func (f *follower) changed(ctx context.Context, s *sallyport.Secret) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if ctx.Err() != nil {
+		f.t.Errorf("offered what has ended: %v", ctx.Err())
+	}
 	f.offered = append(f.offered, s.Lease().Name)
 	if got := read(f.t, s, "password"); got != value(s.Lease().Name) {
 		f.t.Errorf("a change to %q", got)

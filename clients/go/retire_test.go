@@ -81,6 +81,26 @@ func TestGrace(t *testing.T) {
 	}
 }
 
+func TestCloseDoesNotWaitForWhoHoldsTheSecret(t *testing.T) {
+	v := newVault(time.Minute, 0)
+	k, _, _ := v.keep(t)
+	s, err := k.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, used := make(chan struct{}), make(chan struct{})
+	go func() {
+		_ = s.Use("password", func([]byte) error { close(used); <-done; return nil })
+	}()
+	<-used
+	defer close(done)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := k.Close(ctx); !errors.Is(err, sallyport.DeadlineExceeded) || len(v.alive()) != 0 {
+		t.Errorf("%v, alive %v", err, v.alive())
+	}
+}
+
 // Wiping waits for who is using a secret, and nothing else waits for that. It is a lock
 // that waits, which package synctest does not take for waiting.
 func TestWhoHoldsASecretHoldsUpNobody(t *testing.T) {
@@ -265,5 +285,27 @@ func TestCloseIsBounded(t *testing.T) {
 				t.Errorf("again: %v, %v", v.alive(), err)
 			}
 		})
+	})
+}
+
+// What was not accepted in time and cannot be replaced is not offered for ever.
+func TestWhatHasEndedIsNotOffered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(10*time.Minute, 0)
+		k, f, l := v.keep(t)
+		f.answer(errors.New("not now"))
+		time.Sleep(9 * time.Minute)
+		l.stop()
+		time.Sleep(20 * time.Minute)
+		offers := len(f.offers())
+		time.Sleep(time.Hour)
+		if n := len(f.offers()); n != offers {
+			t.Errorf("offered %d times more", n-offers)
+		}
+		none(t, k)
+		f.answer(nil)
+		l.start()
+		time.Sleep(3 * time.Minute)
+		current(t, v, k)
 	})
 }

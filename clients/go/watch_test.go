@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	sallyport "github.com/sallyport/sallyport/clients/go"
 	"github.com/sallyport/sallyport/gateway/fault"
@@ -49,6 +51,8 @@ func TestAStreamThatFails(t *testing.T) {
 		watch func(context.Context, int) error
 		spoil func(string, *secretsv1.Lease, *secretsv1.SealedSecret, *secretsv1.SecretFields)
 		told  sallyport.Reason // what OnError is told
+		// revoked says that replacements cannot be used and are revoked.
+		revoked bool
 	}{
 		"is not there":               {watch: at(0, fault.New(fault.UnknownMethod, "")), told: sallyport.UnknownMethod},
 		"is refused":                 {watch: at(0, fault.New(fault.PermissionDenied, "")), told: sallyport.PermissionDenied},
@@ -60,12 +64,12 @@ func TestAStreamThatFails(t *testing.T) {
 		"has no source":              {watch: at(1, fault.New(fault.SourceSealed, ""))},
 		"is silent":                  {watch: silent},
 		"never says a word":          {watch: func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }},
-		"sends what does not open":   {spoil: spoil(func(_ *secretsv1.Lease, s *secretsv1.SealedSecret) { s.Ciphertext[0] ^= 1 }), told: sallyport.DecryptionFailed},
+		"sends what does not open":   {spoil: spoil(func(_ *secretsv1.Lease, s *secretsv1.SealedSecret) { s.Ciphertext[0] ^= 1 }), told: sallyport.DecryptionFailed, revoked: true},
 		"sends another role's secret": {spoil: spoil(func(l *secretsv1.Lease, _ *secretsv1.SealedSecret) {
 			l.Name = "tenants/demo/secretRoles/x/leases/" + l.Name[len(l.Name)-32:]
 		}), told: sallyport.UnexpectedAnswer},
-		"sends somebody else's secret": {spoil: spoil(func(l *secretsv1.Lease, _ *secretsv1.SealedSecret) { l.Workload += "x" }), told: sallyport.UnexpectedAnswer},
-		"sends what is gone":           {spoil: spoil(func(l *secretsv1.Lease, _ *secretsv1.SealedSecret) { l.State = secretsv1.LeaseState_LEASE_STATE_GONE }), told: sallyport.UnexpectedAnswer},
+		"sends somebody else's secret": {spoil: spoil(func(l *secretsv1.Lease, _ *secretsv1.SealedSecret) { l.Workload += "x" }), told: sallyport.UnexpectedAnswer, revoked: true},
+		"sends what is gone":           {spoil: spoil(func(l *secretsv1.Lease, _ *secretsv1.SealedSecret) { l.State = secretsv1.LeaseState_LEASE_STATE_GONE }), told: sallyport.UnexpectedAnswer, revoked: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -89,6 +93,11 @@ func TestAStreamThatFails(t *testing.T) {
 				// its grace.
 				if n := len(v.alive()); n > 3 {
 					t.Errorf("%d leases live", n)
+				}
+				for _, l := range v.all() {
+					if test.revoked && l.replacement && l.revoked.IsZero() {
+						t.Errorf("%s was not revoked", l.GetName())
+					}
 				}
 				if n := v.count(0); n > 1 {
 					t.Errorf("%d streams are open", n)
@@ -260,4 +269,65 @@ func TestACertificateThatExpiresOnAStream(t *testing.T) {
 			t.Fatal("it never came with the new certificate")
 		}
 	}
+}
+
+// A stream that speaks of another lease, or calls the one that there is a replacement, is
+// not believed.
+func TestAStreamThatMisleads(t *testing.T) {
+	for name, mislead := range map[string]func(v *vault, reply *secretsv1.WatchLeaseResponse, of *secretsv1.Lease, to *secretsv1.Recipient){
+		"about another lease": func(_ *vault, reply *secretsv1.WatchLeaseResponse, _ *secretsv1.Lease, _ *secretsv1.Recipient) {
+			reply.Lease.Name = dbRole + "/leases/" + strings.Repeat("f", 32)
+			reply.Lease.ExpireTime = timestamppb.New(time.Now().Add(24 * time.Hour))
+		},
+		"by calling the same lease a new one": func(v *vault, reply *secretsv1.WatchLeaseResponse, of *secretsv1.Lease, to *secretsv1.Recipient) {
+			sealed, _, err := v.deliver("lease", of, to)
+			if err != nil {
+				t.Error(err)
+			}
+			reply.Value = &secretsv1.WatchLeaseResponse_Sealed{Sealed: sealed}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := newVault(10*time.Minute, 0)
+				v.mislead = func(sent int, reply *secretsv1.WatchLeaseResponse, of *secretsv1.Lease, to *secretsv1.Recipient) {
+					if sent == 0 {
+						mislead(v, reply, of, to)
+					}
+				}
+				k, f, _ := v.keep(t)
+				first := current(t, v, k)
+				attend(t, v, k, 5*time.Minute)
+				if current(t, v, k) != first || !f.saw(sallyport.UnexpectedAnswer) || len(v.alive()) != 1 {
+					t.Errorf("changes %v, told %v, alive %v", f.offers(), f.errs, v.alive())
+				}
+				attend(t, v, k, time.Hour)
+			})
+		})
+	}
+}
+
+// The gateway may say that a lease is gone by its state or by an error.
+func TestALeaseThatIsGoneByAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVault(10*time.Minute, 0)
+		var gone atomic.Bool
+		v.watch = func(_ context.Context, sent int) error {
+			if sent == 1 && gone.CompareAndSwap(true, false) {
+				return fault.New(fault.LeaseGone, "")
+			}
+			return nil
+		}
+		k, f, _ := v.keep(t)
+		time.Sleep(time.Minute)
+		gone.Store(true)
+		first := current(t, v, k)
+		v.revoke(first)
+		synctest.Wait()
+		none(t, k)
+		time.Sleep(10 * time.Second)
+		if second := current(t, v, k); second == first || !f.saw(sallyport.LeaseGone) {
+			t.Errorf("%s after %s, told %v", second, first, f.errs)
+		}
+	})
 }

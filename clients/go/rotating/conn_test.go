@@ -132,9 +132,17 @@ func (tx) Rollback() error { return nil }
 
 type stmt struct{ login login }
 
-func (stmt) Close() error                               { return nil }
-func (stmt) NumInput() int                              { return -1 }
-func (stmt) Exec([]driver.Value) (driver.Result, error) { return driver.RowsAffected(1), nil }
+func (stmt) Close() error  { return nil }
+func (stmt) NumInput() int { return -1 }
+func (stmt) Exec(args []driver.Value) (driver.Result, error) {
+	for _, a := range args {
+		if !driver.IsValue(a) {
+			return nil, errors.New("database/sql did not convert an argument")
+		}
+	}
+	return driver.RowsAffected(1), nil
+}
+
 func (s stmt) Query(args []driver.Value) (driver.Rows, error) {
 	return &rows{values: []driver.Value{s.login.user}}, nil
 }
