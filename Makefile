@@ -39,7 +39,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (20s)
 	FUZZTIME=$(FUZZTIME) .ci/fuzz
 
 servers: ## Install the real servers that tests talk to
-	.ci/need cc python3-venv
+	.ci/need cc python3-venv openssl
 	@for s in .ci/servers/*.sh; do [ ! -e "$$s" ] || { echo "$$s"; "$$s" >/dev/null; }; done
 
 tools: proto-tools $(TOOLS)/golangci-lint ## Build the pinned development tools

@@ -59,7 +59,8 @@ func (g Grant[C]) NoteLease(name string, expires time.Time) {
 }
 
 // OnUnanswered says what to undo if the reply does not leave: the record cannot be
-// written, or the caller went away. It is called at most once, after the handler.
+// written, the caller went away, or it is not let in any more. It is called at most
+// once, after the handler.
 func (g Grant[C]) OnUnanswered(undo func()) { g.call.undo = undo }
 
 // Again says of a streaming method when it has more to answer: at the given time, or

@@ -136,6 +136,13 @@ func (p *Pipeline) serve(ctx context.Context, c *call, e *authn.Evidence, req, r
 		}
 		return p.finish(ctx, c, Reason(err))
 	}
+	if c.undo != nil {
+		// Whoever was disabled or revoked in the meantime has lost what it held; what was
+		// made after that goes the same way.
+		if _, err := p.Authenticator.Caller(e); err != nil {
+			return p.finish(ctx, c, fault.From(err))
+		}
+	}
 	return p.finish(ctx, c, nil)
 }
 

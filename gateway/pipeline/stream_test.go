@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sallyport/sallyport/gateway/audit/audittest"
+	"github.com/sallyport/sallyport/gateway/authn"
 	"github.com/sallyport/sallyport/gateway/fault"
 	"github.com/sallyport/sallyport/gateway/identity"
 	"github.com/sallyport/sallyport/gateway/pipeline"
@@ -29,11 +30,12 @@ type leaseRoad struct {
 	*road
 	issue, watch pipeline.Route
 	act          func(context.Context, leaseGrant) error
+	other        ca // that vouches for nobody
 }
 
 func newLeaseRoad(t *testing.T) *leaseRoad {
 	t.Helper()
-	r := &leaseRoad{road: newRoad(t)}
+	r := &leaseRoad{road: newRoad(t), other: newCA(t)}
 	subject := func(name string, s *pipeline.Subject) error {
 		return s.SetSecretRole("a", "tenants/a/secretRoles/r", name)
 	}
@@ -53,6 +55,15 @@ func newLeaseRoad(t *testing.T) *leaseRoad {
 	return r
 }
 
+// distrust takes everybody's authority away.
+func (r *leaseRoad) distrust() error {
+	trust, err := authn.NewTrust(map[string][]byte{"example.org": r.other.pem}, nil)
+	if err == nil {
+		r.Authenticator.SetTrust(trust)
+	}
+	return err
+}
+
 // What a call has made is undone if its reply does not leave, once, and is left alone
 // if it does.
 func TestUnansweredIsUndone(t *testing.T) {
@@ -65,7 +76,10 @@ func TestUnansweredIsUndone(t *testing.T) {
 		"the handler fails":                    {func(*leaseRoad, context.CancelFunc) error { return fault.New(fault.Conflict, "") }, "CONFLICT", 1},
 		"the outcome is lost":                  {func(r *leaseRoad, _ context.CancelFunc) error { r.log.FailNext(audittest.Lost); return nil }, "AUDIT_UNAVAILABLE", 1},
 		"the outcome is done, and called lost": {func(r *leaseRoad, _ context.CancelFunc) error { r.log.FailNext(audittest.Persisted); return nil }, "AUDIT_UNAVAILABLE", 1},
-		"the caller goes away":                 {func(_ *leaseRoad, cancel context.CancelFunc) error { cancel(); return nil }, "CANCELLED", 1},
+		"the caller is let in no more": {func(r *leaseRoad, _ context.CancelFunc) error {
+			return r.distrust()
+		}, "CERTIFICATE_UNTRUSTED", 1},
+		"the caller goes away": {func(_ *leaseRoad, cancel context.CancelFunc) error { cancel(); return nil }, "CANCELLED", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newLeaseRoad(t)

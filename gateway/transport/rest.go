@@ -34,6 +34,10 @@ type exchange struct {
 	malformed *fault.Error
 	// used are the messages to be wiped when the reply is written.
 	used []proto.Message
+	// stream is what the replies come from, if there are several; unsent is true if one
+	// of them could not be written.
+	stream *pipeline.Stream
+	unsent bool
 }
 
 func (x *exchange) wipe() {
@@ -109,6 +113,7 @@ type inProcessStream struct {
 // as that of any other method.
 func (s *inProcessStream) SendMsg(m any) error {
 	s.stream = s.pipeline.Open(s.route, s.exchange.evidence, m.(proto.Message))
+	s.exchange.stream = s.stream
 	s.first = s.route.NewReply()
 	receipt, err := s.stream.Next(s.ctx, s.first)
 	if receipt.Count > 0 {
@@ -228,13 +233,26 @@ func (s *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{evidence: conn.evidenceFrom(r.TLS), header: h, writer: http.NewResponseController(w)}
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	r.Body = &jsonBody{Reader: bytes.NewReader(body), bytes: body, exchange: x}
-	s.mux.ServeHTTP(wipingWriter{w}, r)
+	s.mux.ServeHTTP(wipingWriter{w, x}, r)
+	if x.stream != nil && x.unsent {
+		x.stream.Unsent()
+	}
 	x.wipe()
 }
 
 // wipingWriter wipes what it has written: replies come from grpc-gateway, which
 // leaves its buffer to the garbage collector.
-type wipingWriter struct{ http.ResponseWriter }
+type wipingWriter struct {
+	http.ResponseWriter
+	exchange *exchange
+}
+
+// FlushError is for http.ResponseController.
+func (w wipingWriter) FlushError() error {
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.exchange.unsent = w.exchange.unsent || err != nil
+	return err
+}
 
 // Unwrap is for http.ResponseController.
 func (w wipingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -244,7 +262,9 @@ func (w wipingWriter) Write(p []byte) (int, error) {
 	if len(p) > 1 { // a stream's delimiter is written again and again
 		defer clear(p)
 	}
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.exchange.unsent = w.exchange.unsent || err != nil
+	return n, err
 }
 
 // checkShape refuses what two readers of HTTP could understand differently.
