@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/sallyport/sallyport/crypto/binding"
 )
@@ -123,9 +124,7 @@ func checkOrder(kem KEM, publicKey []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: malformed", ErrKey)
 	}
-	one := make([]byte, 32)
-	one[0] = 1
-	scalar, err := ecdh.X25519().NewPrivateKey(one)
+	scalar, err := anyScalar()
 	if err != nil {
 		return err
 	}
@@ -134,6 +133,9 @@ func checkOrder(kem KEM, publicKey []byte) error {
 	}
 	return nil
 }
+
+// anyScalar is no secret. It is kept because making one multiplies, too.
+var anyScalar = sync.OnceValues(func() (*ecdh.PrivateKey, error) { return ecdh.X25519().NewPrivateKey(make([]byte, 32)) })
 
 // Seal is [Recipient.Seal] for a key that is used once.
 func Seal(kem KEM, publicKey []byte, b Binding, plaintext []byte) (enc, ciphertext []byte, err error) {
