@@ -147,7 +147,7 @@ func (b *Book) issue(ctx context.Context, r Request, role Role, source Source, l
 	if err != nil {
 		return Lease{}, nil, err
 	}
-	defer ticket.Discard()
+	defer ticket.Discard(ctx)
 	l := Lease{
 		Name: Name{role.Name, r.ID}, Workload: r.Caller.Name(), Registration: r.Caller.Registration(),
 		Evidence: r.Caller.EvidenceDigest(), Source: role.Source, Created: now, Lifetime: lifetime,
@@ -156,12 +156,8 @@ func (b *Book) issue(ctx context.Context, r Request, role Role, source Source, l
 		Revocable: true,
 	}
 	if err := b.Ledger.Reserve(ctx, l, role.Quota); err != nil {
-		// The row may be there all the same, with an anchor that nothing hangs on yet. If
-		// it is not, the anchor ends by itself; to end it now is tidier.
+		// The row may be there all the same, with an anchor that nothing hangs on.
 		b.Abandon(ctx, l.Name)
-		if errors.Is(err, ErrQuota) {
-			_ = source.Revoke(ctx, l.Anchor)
-		}
 		return Lease{}, nil, Fault(err)
 	}
 	done := b.clocked(role.Source, "issue")

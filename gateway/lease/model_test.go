@@ -129,8 +129,8 @@ type ticket struct {
 	order  lease.Order
 }
 
-func (t ticket) Anchor() lease.Anchor { return lease.Anchor{Handle: t.handle} }
-func (ticket) Discard()               {}
+func (t ticket) Anchor() lease.Anchor  { return lease.Anchor{Handle: t.handle} }
+func (ticket) Discard(context.Context) {}
 
 func (t ticket) Issue(context.Context) (issued lease.Issued, err error) {
 	err = t.w.step(unavailable, func() error {

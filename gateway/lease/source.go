@@ -62,8 +62,10 @@ type Ticket interface {
 	// Anchor must be durable before Issue is called.
 	Anchor() Anchor
 	Issue(ctx context.Context) (Issued, error)
-	// Discard wipes what the ticket holds. It ends nothing: Source.Revoke does.
-	Discard()
+	// Discard wipes what the ticket holds and, if Issue was not called, ends what was
+	// prepared. What it cannot end opens nothing and ends by itself. After Issue it ends
+	// nothing: Source.Revoke does.
+	Discard(ctx context.Context)
 }
 
 // Issued is a credential. The receiver wipes the value.

@@ -18,7 +18,7 @@ const (
 	// sweepBatch is how many rows are read at once, and sweepers how many are worked on
 	// at once.
 	sweepBatch = 256
-	sweepers   = 8
+	sweepers   = 32
 	// attemptTimeout bounds one try to end or to inspect a credential.
 	attemptTimeout = 15 * time.Second
 	// The time between tries doubles from the first to the last.

@@ -140,7 +140,7 @@ type ticket struct {
 func (t *ticket) Anchor() lease.Anchor { return lease.Anchor{Handle: t.anchor.handle()} }
 
 // Discard implements lease.Ticket.
-func (t *ticket) Discard() { t.used.Store(true) }
+func (t *ticket) Discard(context.Context) { t.used.Store(true) }
 
 // Issue implements lease.Ticket. It asks nobody and takes well below a millisecond.
 func (t *ticket) Issue(context.Context) (lease.Issued, error) {

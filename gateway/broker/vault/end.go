@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/fault"
@@ -136,8 +137,12 @@ func (s *Source) Revoke(ctx context.Context, a lease.Anchor) error {
 	if failed != nil && !definite(failed) {
 		return failed // asking for more would take longer and say no more
 	}
-	if err := s.revokeToken(ctx, a.Handle); err != nil {
+	// A token that is doomed cannot be used, and nothing but the lease hangs on it.
+	switch t, err := s.revokeToken(ctx, a.Handle); {
+	case err != nil:
 		return err
+	case !t.gone && !t.doomed:
+		return unconfirmed(nil)
 	}
 	// The policy may not let us revoke a lease of a role that has changed since. Its end
 	// comes with the token's then.
@@ -154,7 +159,7 @@ func (s *Source) Revoke(ctx context.Context, a lease.Anchor) error {
 // answer was lost. Vault revokes what the token was given with the token, but if it is
 // still making the credential then, it notes it under a token that is gone, and the
 // credential lives to the end that its engine gives it (expiration.go: Register does
-// not look). So a token that was used stays until no call with it can be under way.
+// not look). So the token stays until no call with it can be under way.
 //
 // What is confirmed then is that the token is gone and that Vault has durably marked
 // its leases as expired. Whether the database has obeyed we cannot ask without the
@@ -168,36 +173,44 @@ func (s *Source) revokeUnnoted(ctx context.Context, accessor string) error {
 		return err
 	case t.gone:
 		return nil
-	case t.used && t.age < s.settled():
+	case t.age < s.settled(t):
 		return unconfirmed(errors.New("issuing may still be under way"))
 	}
-	return s.revokeToken(ctx, accessor)
+	if t, err = s.revokeToken(ctx, accessor); err == nil && !t.gone {
+		err = unconfirmed(nil)
+	}
+	return err
 }
 
-// settled is how long after its making a child token's only call is certainly over: it
-// is made right after that, and Vault works on it no longer than its request limit,
-// even if we have given it up.
-func (s *Source) settled() time.Duration { return s.config.RequestLimit + s.config.Timeout }
+// settled is how long after its making a child token's only call is certainly over. We
+// make the call right after that and give it up after Timeout; one that has not reached
+// Vault until then does not. On one that has, Vault works no longer than its request
+// limit.
+func (s *Source) settled(t standing) time.Duration {
+	if t.used {
+		return s.config.Timeout + s.config.RequestLimit
+	}
+	return s.config.Timeout
+}
 
-// revokeToken ends a child token, and looks whether it is gone.
-func (s *Source) revokeToken(ctx context.Context, accessor string) error {
+// revokeToken ends a child token, and looks how it is then.
+func (s *Source) revokeToken(ctx context.Context, accessor string) (standing, error) {
 	a, err := s.ask(ctx, call{method: http.MethodPut, path: "auth/token/revoke-accessor", body: fields(map[string]any{"accessor": accessor})})
 	if err != nil && !tokenIsGone(refusalIn(err)) {
-		return err
+		return standing{}, err
 	}
 	a.wipe()
-	switch t, err := s.lookUpToken(ctx, accessor); {
-	case err != nil:
-		return err
-	case !t.gone:
-		return unconfirmed(nil)
-	}
-	return nil
+	return s.lookUpToken(ctx, accessor)
 }
 
 // standing is how a child token is doing.
 type standing struct {
 	gone, used, renewable bool
+	// doomed says that Vault has marked the token as not to be used, and has not ended it.
+	// If Vault dies at that moment, it says of the token "not found" to who would revoke it,
+	// and ends it and what hangs on it at the end of its life (token_store.go:
+	// revokeInternal, lookupInternal).
+	doomed bool
 
 	ttl time.Duration
 	// age is by Vault's clock, and right if it was never renewed.
@@ -234,9 +247,9 @@ func (s *Source) lookUpToken(ctx context.Context, accessor string) (standing, er
 	if firstOf(err1, err2, err3, err4, err5) != nil || same != accessor || ttl > maxSeconds || life > maxSeconds {
 		return standing{}, bad
 	}
+	left := string(data["num_uses"])
 	return standing{
-		// It is below zero while the last use is going on.
-		used: string(data["num_uses"]) != made, renewable: renewable,
+		used: left != made, doomed: strings.HasPrefix(left, "-"), renewable: renewable,
 		ttl: time.Duration(ttl) * time.Second, age: time.Duration(life-ttl) * time.Second,
 	}, nil
 }

@@ -207,10 +207,12 @@ func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T)
 		uses, ttl int
 		confirmed bool
 	}{
-		"used and young":  {1, 59, false},
-		"in its last use": {-1, 59, false},
-		"used and old":    {1, 50, true},
-		"never used":      {2, 59, true},
+		"used and young":                 {1, 59, false},
+		"in its last use":                {-1, 59, false},
+		"used, and Vault may work on it": {1, 56, false},
+		"used and old":                   {1, 55, true},
+		"the call may be on its way":     {2, 57, false},
+		"not used, and no call can come": {2, 56, true},
 	} {
 		f := newFake(t)
 		revoked := false
@@ -226,6 +228,36 @@ func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T)
 		err := f.source(t).Revoke(t.Context(), lease.Anchor{Handle: "acc"})
 		if (err == nil) != test.confirmed || revoked != test.confirmed {
 			t.Errorf("%s: revoked %v: %v", name, revoked, err)
+		}
+	}
+}
+
+// Vault was killed while it revoked a token: it calls it unknown when it is to revoke it,
+// still shows it, and ends it later, with what hangs on it.
+func TestATokenWhoseRevocationVaultDidNotFinish(t *testing.T) {
+	t.Parallel()
+	const ref = "database/creds/app/x"
+	for name, test := range map[string]struct {
+		ref       string
+		uses      int
+		leaseGone bool
+		confirmed bool
+	}{
+		"its lease is gone":                     {ref, -1, true, true},
+		"its lease lives":                       {ref, -1, false, false},
+		"its lease is not known":                {"", -1, false, false},
+		"its lease is gone, and it can be used": {ref, 1, true, false},
+	} {
+		f := newFake(t)
+		f.says("auth/token/revoke-accessor", http.StatusBadRequest, `{"errors":["token not found"]}`)
+		f.says("auth/token/lookup-accessor", http.StatusOK, fmt.Sprintf(
+			`{"data":{"accessor":"acc","num_uses":%d,"ttl":9,"creation_ttl":60,"renewable":true,"meta":{"sallyport_uses":"2"}}}`, test.uses))
+		if !test.leaseGone {
+			f.says("sys/leases/lookup", http.StatusOK, `{"data":{"id":"`+ref+`","ttl":9}}`)
+		}
+		err := f.source(t).Revoke(t.Context(), lease.Anchor{Handle: "acc", Ref: test.ref})
+		if (err == nil) != test.confirmed {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

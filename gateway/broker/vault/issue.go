@@ -52,7 +52,7 @@ func (s *Source) Prepare(ctx context.Context, o lease.Order) (lease.Ticket, erro
 	defer a.wipe()
 	t := &ticket{source: s, plan: p, lifetime: lifetime, now: o.Now, began: began, last: o.Now.Add(longest)}
 	if err := t.fill(a, policy); err != nil {
-		t.Discard()
+		t.claim().Wipe()
 		s.discard(ctx, t.accessor)
 		return nil, err
 	}
@@ -149,10 +149,11 @@ func names(e element) ([]string, error) {
 func (t *ticket) Anchor() lease.Anchor { return lease.Anchor{Handle: t.accessor} }
 
 // Discard implements lease.Ticket.
-func (t *ticket) Discard() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.token.Wipe()
+func (t *ticket) Discard(ctx context.Context) {
+	if token := t.claim(); !token.Wiped() {
+		token.Wipe()
+		t.source.discard(ctx, t.accessor)
+	}
 }
 
 // claim gives the token to the one who uses it.

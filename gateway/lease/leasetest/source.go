@@ -207,7 +207,7 @@ func anchorsDiffer(t *testing.T, l Lab) {
 			t.Errorf("anchor %+v", a)
 		}
 		seen[ticket.Anchor().Handle] = true
-		ticket.Discard()
+		ticket.Discard(t.Context())
 	}
 }
 
@@ -223,7 +223,7 @@ func ticketOpensOnce(t *testing.T, l Lab) {
 		again.Value.Wipe()
 		t.Error("a ticket opens twice")
 	}
-	ticket.Discard() // both is allowed
+	ticket.Discard(t.Context()) // both is allowed
 	l.works(t, issued.Value, true)
 }
 
@@ -231,8 +231,11 @@ func discarded(t *testing.T, l Lab) {
 	ticket, err := l.Source.Prepare(t.Context(), l.order(lifetime))
 	check(t, err)
 	l.end(t, ticket.Anchor())
-	ticket.Discard()
-	ticket.Discard()
+	ticket.Discard(t.Context())
+	ticket.Discard(t.Context())
+	if l.revocable() {
+		l.gone(t, ticket.Anchor())
+	}
 	if issued, err := ticket.Issue(t.Context()); err == nil {
 		issued.Value.Wipe()
 		t.Error("a discarded ticket opens")
@@ -335,7 +338,7 @@ func revokesUnissued(t *testing.T, l Lab) {
 	ticket, err := l.Source.Prepare(t.Context(), l.order(lifetime))
 	check(t, err)
 	for range 2 {
-		check(t, l.Source.Revoke(t.Context(), ticket.Anchor()))
+		l.revokesInTime(t, ticket.Anchor())
 		l.gone(t, ticket.Anchor())
 	}
 	if issued, err := ticket.Issue(t.Context()); err == nil {
@@ -346,14 +349,7 @@ func revokesUnissued(t *testing.T, l Lab) {
 
 func revokesByHandle(t *testing.T, l Lab) {
 	issued, anchor := l.issue(t)
-	// It may take until no call can be under way that would still issue something.
-	eventually(t, "the confirmation", func() bool {
-		err := l.Source.Revoke(t.Context(), lease.Anchor{Handle: anchor.Handle})
-		if err != nil {
-			wantFault(t, err)
-		}
-		return err == nil
-	})
+	l.revokesInTime(t, lease.Anchor{Handle: anchor.Handle})
 	eventually(t, "the end of the credential", func() bool {
 		s, err := l.Source.Inspect(t.Context(), anchor)
 		return err == nil && !s.Alive
@@ -416,6 +412,19 @@ func (l Lab) works(t *testing.T, v lease.Value, want bool) {
 	if l.Works != nil && l.Works(v) != want {
 		t.Errorf("the credential works: %v", !want)
 	}
+}
+
+// revokesInTime revokes without the reference. It may take until no call can be under
+// way that would still issue something.
+func (l Lab) revokesInTime(t *testing.T, a lease.Anchor) {
+	t.Helper()
+	eventually(t, "the confirmation", func() bool {
+		err := l.Source.Revoke(t.Context(), a)
+		if err != nil {
+			wantFault(t, err)
+		}
+		return err == nil
+	})
 }
 
 func (l Lab) gone(t *testing.T, a lease.Anchor) {
