@@ -20,8 +20,8 @@ build: ## Build every program of cmd/ into bin/
 	@mkdir -p bin
 	$(GO_BUILD) $(STAMP) -o bin/ ./cmd/...
 
-run: build ## Start a whole Sallyport on this machine, in build/dev
-	bin/sallyport-dev --dir build/dev
+run: build ## Start a whole Sallyport on this machine, in build/dev; ARGS="--sources FILE" adds a Vault
+	bin/sallyport-dev --dir build/dev $(ARGS)
 
 test: servers ## Vet, run every test with the race detector, check the rules of the tree
 	.ci/test

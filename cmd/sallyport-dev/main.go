@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/sallyport/sallyport/gateway/config"
 	"github.com/sallyport/sallyport/gateway/development"
 	"github.com/sallyport/sallyport/gateway/host"
 )
@@ -33,6 +34,7 @@ func run() error {
 	flag.StringVar(&c.REST, "rest", "127.0.0.1:8442", "address of the data plane, REST")
 	flag.StringVar(&c.Control, "control", "127.0.0.1:8443", "address of the control plane")
 	flag.StringVar(&c.Ops, "ops", "127.0.0.1:8444", "address of health and metrics")
+	sources := flag.String("sources", "", "YAML `file` with a sources section as sallyportd has it, to lease from besides")
 	flag.Parse()
 	if c.Dir == "" || flag.NArg() > 0 {
 		flag.Usage()
@@ -43,6 +45,17 @@ func run() error {
 		level = slog.LevelDebug
 	}
 	c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+
+	if *sources != "" {
+		more, err := readSources(*sources)
+		if err != nil {
+			return err
+		}
+		c.Change = func(s *config.Config) {
+			s.Sources.LocalCA = append(s.Sources.LocalCA, more.LocalCA...)
+			s.Sources.Vault = append(s.Sources.Vault, more.Vault...)
+		}
+	}
 
 	host.TuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,6 +74,18 @@ func run() error {
 	case <-ctx.Done():
 		return g.Stop()
 	}
+}
+
+func readSources(path string) (config.Sources, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return config.Sources{}, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return config.Sources{}, err
+	}
+	return config.ParseSources(text, filepath.Dir(path))
 }
 
 // command is the sallyport command that was built beside this one.

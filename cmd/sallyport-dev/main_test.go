@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The test binary is the command, where it has the command's name.
@@ -49,10 +51,11 @@ type dev struct {
 	block string // what it printed, down to "ready"
 }
 
-func start(t *testing.T, bin, dir string) dev {
+func start(t *testing.T, bin, dir string, more ...string) dev {
 	t.Helper()
 	const free = "127.0.0.1:0"
-	cmd := exec.Command(filepath.Join(bin, "sallyport-dev"), "--dir", dir, "--grpc", free, "--rest", free, "--control", free, "--ops", free)
+	cmd := exec.Command(filepath.Join(bin, "sallyport-dev"),
+		append([]string{"--dir", dir, "--grpc", free, "--rest", free, "--control", free, "--ops", free}, more...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	must(t, err)
@@ -171,6 +174,38 @@ func TestUsage(t *testing.T) {
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("the directory was made")
 	}
+}
+
+// A file adds sources; paths in it are relative to the file. One that is wrong stops the
+// start; a Vault that is not there does not.
+func TestSources(t *testing.T) {
+	bin, files := install(t), t.TempDir()
+	file := func(text string) string {
+		path := filepath.Join(files, "sources.yaml")
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	const vault = "sources: {vault: [{name: acme, address: 'http://127.0.0.1:9', app_role: {role_id: r, secret_id_file: secret-id}}]}"
+	for text, want := range map[string]string{
+		"sources: {vault: [{name: acme, address: nowhere}]}": "sources.vault[0].address must be",
+		"listen: {grpc: '127.0.0.1:1'}":                      "field listen not found",
+		strings.ReplaceAll(vault, "acme", "local"):           "occurs twice",
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		out, err := exec.CommandContext(ctx, filepath.Join(bin, "sallyport-dev"),
+			"--dir", filepath.Join(t.TempDir(), "dev"), "--sources", file(text)).CombinedOutput()
+		cancel()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v: %s", text, err, out)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "dev")
+	d := start(t, bin, dir, "--sources", file(vault))
+	seen := shell(t, quote(filepath.Join(bin, "sallyport"))+" sources --profile "+quote(filepath.Join(dir, "endpoints.json")))
+	if !strings.Contains(seen, "sources/local") || !strings.Contains(seen, "sources/acme") {
+		t.Errorf("the sources are:\n%s", seen)
+	}
+	d.stop(t)
 }
 
 func TestQuote(t *testing.T) {

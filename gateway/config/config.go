@@ -193,20 +193,40 @@ func Default() Config {
 // dir.
 func Parse(data []byte, dir string) (Config, error) {
 	c := Default()
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return Config{}, fmt.Errorf("config: %w", err)
-	}
-	var more any
-	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
-		return Config{}, errors.New("config: the file holds more than one document")
+	if err := decode(data, &c); err != nil {
+		return Config{}, err
 	}
 	c.resolve(dir)
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}
 	return c, nil
+}
+
+// ParseSources decodes a file that holds sources and nothing else, as Parse does, and
+// leaves their validation to that of the whole.
+func ParseSources(data []byte, dir string) (Sources, error) {
+	var file struct {
+		Sources Sources `yaml:"sources"`
+	}
+	if err := decode(data, &file); err != nil {
+		return Sources{}, err
+	}
+	resolve(dir, file.Sources.paths())
+	return file.Sources, nil
+}
+
+func decode(data []byte, into any) error {
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("config: %w", err)
+	}
+	var more any
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return errors.New("config: the file holds more than one document")
+	}
+	return nil
 }
 
 func (c *Config) resolve(dir string) {
@@ -227,7 +247,10 @@ func (c *Config) resolve(dir string) {
 			paths = append(paths, &w.TokenFile)
 		}
 	}
-	paths = append(paths, c.Sources.paths()...)
+	resolve(dir, append(paths, c.Sources.paths()...))
+}
+
+func resolve(dir string, paths []*string) {
 	for _, p := range paths {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
