@@ -293,7 +293,7 @@ func TestKilledServers(t *testing.T) {
 		cancel()
 		wg.Wait()
 		restart()
-		s.settle(t)
+		s.settle(t, kill+1)
 		s.checkGiven(t, given)
 	}
 	if given.all < max(1, kills) {
@@ -304,13 +304,14 @@ func TestKilledServers(t *testing.T) {
 }
 
 // settle waits until every lease is active or gone.
-func (s *killedLeases) settle(t *testing.T) {
+func (s *killedLeases) settle(t *testing.T, kills int) {
 	t.Helper()
 	leases := leasesOf(t, s.child.gw)
 	defer func() {
 		if !t.Failed() {
 			return
 		}
+		t.Logf("after %d kills; the end of what Vault says:\n%s", kills, s.vault.Output())
 		for l := range all(t, leases) {
 			if l.GetState() != secretsv1.LeaseState_LEASE_STATE_ACTIVE && l.GetState() != secretsv1.LeaseState_LEASE_STATE_GONE {
 				inspected, err := leases.InspectLease(t.Context(), &controlv1.InspectLeaseRequest{Name: l.GetName()})
