@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -121,6 +123,28 @@ func TestFileStorageOutlastsACrash(t *testing.T) {
 	}
 	v.Must(http.MethodPost, "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
 	eventually(t, "the end of the role", func() bool { return len(pg.Roles("v-")) == 0 })
+}
+
+// A kill in the middle of a write leaves a file beside the others, which would seal the
+// server once it has read its leases.
+func TestWhatAKilledServerWasWriting(t *testing.T) {
+	t.Parallel()
+	v := vaulttest.StartVault(t, vaulttest.WithFileStorage())
+	_, accessor := child(t, v)
+	check(t, v.Kill())
+	leases, err := filepath.Glob(v.Dir + "/storage/sys/expire/id/auth/token/create-orphan/*")
+	check(t, err)
+	if len(leases) == 0 {
+		t.Fatal("no lease is in storage")
+	}
+	text, err := os.ReadFile(leases[0])
+	check(t, err)
+	check(t, os.WriteFile(leases[0]+"1234567", text, 0o600))
+	check(t, v.Restart())
+	if left, err := filepath.Glob(leases[0] + "*"); err != nil || !slices.Equal(left, leases[:1]) {
+		t.Errorf("%q is left: %v", left, err)
+	}
+	v.Must(http.MethodPost, "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
 }
 
 func TestFolderIsTakenUpByAnother(t *testing.T) {
