@@ -156,7 +156,8 @@ func (b *Book) issue(ctx context.Context, r Request, role Role, source Source, l
 		Revocable: true,
 	}
 	if err := b.Ledger.Reserve(ctx, l, role.Quota); err != nil {
-		// The row may be there all the same, with an anchor that nothing hangs on.
+		// The row may be there all the same. Nothing hangs on its anchor, and now nothing will.
+		ticket.Discard(ctx)
 		b.Abandon(ctx, l.Name)
 		return Lease{}, nil, Fault(err)
 	}
