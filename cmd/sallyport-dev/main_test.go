@@ -176,8 +176,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// A file adds sources; paths in it are relative to the file. One that is wrong stops the
-// start; a Vault that is not there does not.
+// A file adds sources. One that is wrong stops the start; a Vault that is not there does
+// not.
 func TestSources(t *testing.T) {
 	bin, files := install(t), t.TempDir()
 	file := func(text string) string {

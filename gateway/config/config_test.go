@@ -208,3 +208,16 @@ func TestEachRule(t *testing.T) {
 		})
 	}
 }
+
+func TestParseSources(t *testing.T) {
+	const text = "sources: {vault: [{name: acme, app_role: {role_id: r, secret_id_file: secret-id}}]}"
+	s, err := config.ParseSources([]byte(text), "/etc/acme")
+	if err != nil || len(s.Vault) != 1 || s.Vault[0].AppRole.SecretIDFile != "/etc/acme/secret-id" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, bad := range []string{"listen: {}", text + "\n---\n" + text, "sources: ["} {
+		if _, err := config.ParseSources([]byte(bad), "/"); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}

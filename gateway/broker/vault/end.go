@@ -182,15 +182,14 @@ func (s *Source) revokeUnnoted(ctx context.Context, accessor string) error {
 	return err
 }
 
-// settled is how long after its making a child token's only call is certainly over. We
-// make the call right after that and give it up after Timeout; one that has not reached
-// Vault until then does not. On one that has, Vault works no longer than its request
-// limit.
+// settled is how long after its making a child token's only call is certainly over. The
+// call is made within Timeout and given up after another; one that has not reached Vault
+// until then does not. On one that has, Vault works no longer than its request limit.
 func (s *Source) settled(t standing) time.Duration {
 	if t.used {
-		return s.config.Timeout + s.config.RequestLimit
+		return 2*s.config.Timeout + s.config.RequestLimit
 	}
-	return s.config.Timeout
+	return 2 * s.config.Timeout
 }
 
 // revokeToken ends a child token, and looks how it is then.

@@ -209,10 +209,10 @@ func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T)
 	}{
 		"used and young":                 {1, 59, false},
 		"in its last use":                {-1, 59, false},
-		"used, and Vault may work on it": {1, 56, false},
-		"used and old":                   {1, 55, true},
-		"the call may be on its way":     {2, 57, false},
-		"not used, and no call can come": {2, 56, true},
+		"used, and Vault may work on it": {1, 52, false},
+		"used and old":                   {1, 51, true},
+		"the call may be on its way":     {2, 53, false},
+		"not used, and no call can come": {2, 52, true},
 	} {
 		f := newFake(t)
 		revoked := false
@@ -229,6 +229,21 @@ func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T)
 		if (err == nil) != test.confirmed || revoked != test.confirmed {
 			t.Errorf("%s: revoked %v: %v", name, revoked, err)
 		}
+	}
+}
+
+// A token is kept for a call that may be on its way, so none may set out late.
+func TestAnOldTicketIssuesNothing(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	f.config.Timeout = time.Second
+	ticket, err := f.source(t).Prepare(t.Context(), order(database("app"), time.Minute))
+	check(t, err)
+	time.Sleep(f.config.Timeout)
+	_, err = ticket.Issue(t.Context())
+	wantReason(t, "an old ticket", err, fault.SourceUnavailable)
+	if f.count("database/creds/app") != 0 || f.count("auth/token/revoke-accessor") != 1 {
+		t.Errorf("issued %d times, revoked %d times", f.count("database/creds/app"), f.count("auth/token/revoke-accessor"))
 	}
 }
 

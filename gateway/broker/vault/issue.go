@@ -173,6 +173,11 @@ func (t *ticket) Issue(ctx context.Context) (lease.Issued, error) {
 	if token.Wiped() {
 		return lease.Issued{}, fault.New(fault.LeaseGone, "the ticket was used")
 	}
+	waited := t.source.clock.Now().Sub(t.began)
+	if waited > t.source.config.Timeout { // see settled
+		t.source.discard(ctx, t.accessor)
+		return lease.Issued{}, fault.New(fault.SourceUnavailable, "writing the lease down took too long")
+	}
 	c := &call{method: http.MethodGet, path: t.plan.path, token: token, backend: true, mute: true, lasting: t.plan.leased}
 	if t.plan.write {
 		body := maps.Clone(t.plan.body)
@@ -186,7 +191,7 @@ func (t *ticket) Issue(ctx context.Context) (lease.Issued, error) {
 		c.method, c.body = http.MethodPut, fields(all)
 	}
 	// The end is reckoned from before the call: Vault begins to count after it.
-	now := t.now.Add(t.source.clock.Now().Sub(t.began))
+	now := t.now.Add(waited)
 	a, err := t.source.send(ctx, c)
 	if err != nil {
 		if definite(err) || fault.From(err).Reason == fault.SourceMalformed {

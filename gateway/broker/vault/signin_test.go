@@ -160,6 +160,7 @@ func TestTheEndOfTheGatewaysTokenEndsNoLease(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.appRole(t, map[string]any{"token_ttl": "2s", "token_max_ttl": "5s"})
+	l.config.Timeout = time.Minute // the ticket is good for as long
 	s := l.source(t, database("app"))
 	issued, anchor := issue(t, s, order(database("app"), time.Minute))
 	user := text(t, issued.Value, "username")
