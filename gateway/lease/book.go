@@ -337,7 +337,7 @@ func (b *Book) RevokeOwned(ctx context.Context, n Name, caller identity.Workload
 	if l.State != StateRevoking || !l.Revocable {
 		return l, nil
 	}
-	l, _ = b.attempt(ctx, l)
+	l, _ = b.attempt(ctx, l, (*turnstile).enter)
 	if l.State != StateGone {
 		b.Wake() // the sweeper goes on
 	}

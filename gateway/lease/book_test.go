@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/gateway/fault"
@@ -218,6 +219,58 @@ func TestRevokeWhere(t *testing.T) {
 	if n, err := w.book.RevokeWhere(t.Context(), lease.Query{Workload: "spiffe://example.org/nobody"}); n != 0 || err != nil {
 		t.Errorf("nobody's: %d, %v", n, err)
 	}
+}
+
+// The sweeper ends everything that is due, however few may be at the source at once and
+// however little room there is to wait: its own queue is no failure of the source. A
+// workload that finds no room leaves the end to it.
+func TestSweeperWaitsForItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		open := make(chan struct{})
+		w.book.Sources["model"] = blockedSource{source{w: w}, open}
+		const leases = 100
+		for i := 1; i <= leases; i++ {
+			w.issue(i)
+		}
+		if n, err := w.book.RevokeWhere(t.Context(), lease.Query{}); err != nil || n != leases {
+			t.Fatalf("%d, %v", n, err)
+		}
+		w.issue(leases + 1)
+		swept := make(chan error)
+		go func() { swept <- w.book.Sweep(t.Context(), noNotes{}) }()
+		synctest.Wait()
+		if l, err := w.book.RevokeOwned(t.Context(), nameOf(leases+1), owner); err != nil || l.State != lease.StateRevoking || l.Failures != 0 {
+			t.Errorf("without room: %v, %d failures, %v", l, l.Failures, err)
+		}
+		time.Sleep(time.Minute) // longer than anybody's patience
+		for i := 1; i <= leases+1; i++ {
+			if l := state(t, w, i); l.State != lease.StateRevoking || l.Failures != 0 {
+				t.Errorf("while the source is busy: %v, %d failures, %s", l, l.Failures, l.Failure)
+			}
+		}
+		close(open)
+		if err := <-swept; err != nil {
+			t.Error(err)
+		}
+		w.sweep(false)
+		for i := 1; i <= leases+1; i++ {
+			if l := state(t, w, i); l.State != lease.StateGone {
+				t.Errorf("in the end: %v, %d failures, %s", l, l.Failures, l.Failure)
+			}
+		}
+	})
+}
+
+// blockedSource answers nothing before it is open. It has more patience than its callers.
+type blockedSource struct {
+	source
+	open chan struct{}
+}
+
+func (s blockedSource) Revoke(ctx context.Context, a lease.Anchor) error {
+	<-s.open
+	return s.source.Revoke(ctx, a)
 }
 
 // What has a watcher is told of every change, once.

@@ -183,10 +183,13 @@ func (b *Book) tend(ctx context.Context, l Lease, n Notes) (err error) {
 // to the ledger, or the ledger be a backup.
 func (b *Book) inspect(ctx context.Context, l Lease, n Notes) error {
 	var s Standing
-	err := b.atSource(ctx, l, "inspect", func(ctx context.Context, source Source) (err error) {
+	tried, err := b.atSource(ctx, l, "inspect", (*turnstile).wait, func(ctx context.Context, source Source) (err error) {
 		s, err = source.Inspect(ctx, l.Anchor)
 		return err
 	})
+	if !tried {
+		return err
+	}
 	now := b.Clock.Now()
 	beyond := now.After(l.MaxExpires.Add(b.Limits.Margin))
 	switch {
@@ -225,7 +228,7 @@ func (b *Book) end(ctx context.Context, l Lease, n Notes) error {
 	if l.Failures == 0 {
 		n.Intend(ctx, Deed{l, DeedRevoke})
 	}
-	ended, err := b.attempt(ctx, l)
+	ended, err := b.attempt(ctx, l, (*turnstile).wait)
 	if err == nil || ended.State == StateStuck && l.State != StateStuck {
 		n.Done(ctx, Deed{ended, DeedRevoke}, err)
 	}
@@ -233,11 +236,11 @@ func (b *Book) end(ctx context.Context, l Lease, n Notes) error {
 }
 
 // attempt tries once to end a credential, and writes down what came of it.
-func (b *Book) attempt(ctx context.Context, l Lease) (Lease, error) {
-	err := b.atSource(ctx, l, "revoke", func(ctx context.Context, source Source) error { return source.Revoke(ctx, l.Anchor) })
+func (b *Book) attempt(ctx context.Context, l Lease, enter entry) (Lease, error) {
+	tried, err := b.atSource(ctx, l, "revoke", enter, func(ctx context.Context, source Source) error { return source.Revoke(ctx, l.Anchor) })
 	if err != nil {
-		if ctx.Err() != nil {
-			return l, ctx.Err()
+		if !tried || ctx.Err() != nil {
+			return l, err
 		}
 		l.Failures, l.Failure = l.Failures+1, fault.From(err).Reason.String()
 		now := b.Clock.Now()
@@ -272,21 +275,24 @@ func (b *Book) failed(ctx context.Context, l Lease, cause error) error {
 	return errors.Join(cause, b.update(ctx, &l))
 }
 
-// atSource calls the lease's source, by the places that are kept for ending leases.
-func (b *Book) atSource(ctx context.Context, l Lease, verb string, call func(context.Context, Source) error) error {
+// atSource calls the lease's source, from one of the places that are kept for ending
+// leases: enter is how to get one. Without one, tried is false. That says nothing about
+// the credential and is no failed try; the sweeper, who waits as long as it takes, comes to
+// it only when the context ends.
+func (b *Book) atSource(ctx context.Context, l Lease, verb string, enter entry, call func(context.Context, Source) error) (tried bool, err error) {
 	source := b.Sources[l.Source]
 	if source == nil {
-		return fault.New(fault.SourceRefused, "the source is not configured any more")
+		return true, fault.New(fault.SourceRefused, "the source is not configured any more")
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
-	defer cancel()
-	leave, err := b.gates[l.Source].end.enter(ctx, l.Workload)
+	leave, err := enter(b.gates[l.Source].end, ctx, l.Workload)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
 	defer b.clocked(l.Source, verb)()
-	return call(ctx, source)
+	return true, call(ctx, source)
 }
 
 // backoff is the time until the next try, with up to half of it taken away at random.

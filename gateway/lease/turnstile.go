@@ -16,7 +16,7 @@ type turnstile struct {
 
 	mu      sync.Mutex
 	free    int // places
-	room    int // for those who wait
+	room    int // for those who wait; negative while some wait without asking for room
 	waiting map[string][]chan struct{}
 	turns   []string // workloads with somebody waiting, in the order of their turns
 }
@@ -25,35 +25,56 @@ func newTurnstile(places, room int, patience time.Duration) *turnstile {
 	return &turnstile{free: places, room: room, patience: patience, waiting: map[string][]chan struct{}{}}
 }
 
-// enter waits for a place. The caller calls leave when it is done. The error is
-// SOURCE_THROTTLED, or the context's.
+// enter waits for a place, if there is room to wait. The caller calls leave when it is
+// done. The error is SOURCE_THROTTLED, or the context's.
 func (t *turnstile) enter(ctx context.Context, who string) (leave func(), err error) {
-	t.mu.Lock()
-	if t.free > 0 {
-		t.free--
-		t.mu.Unlock()
+	turn, err := t.join(who, false)
+	if err != nil || turn == nil {
+		return t.leave, err
+	}
+	timer := time.NewTimer(t.patience)
+	defer timer.Stop()
+	return t.await(ctx, who, turn, timer.C)
+}
+
+// wait waits for a place for as long as the context lives, whether there is room or
+// not: for callers whose number is bounded by other means. The error is the context's.
+func (t *turnstile) wait(ctx context.Context, who string) (leave func(), err error) {
+	turn, _ := t.join(who, true)
+	if turn == nil {
 		return t.leave, nil
 	}
-	if t.room == 0 {
-		t.mu.Unlock()
+	return t.await(ctx, who, turn, nil)
+}
+
+// join takes a place, and then there is no turn to wait for, or joins the queue. The
+// turn is closed when the place is there.
+func (t *turnstile) join(who string, always bool) (turn chan struct{}, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.free > 0 {
+		t.free--
+		return nil, nil
+	}
+	if t.room <= 0 && !always {
 		return nil, fault.New(fault.SourceThrottled, "")
 	}
+	turn = make(chan struct{})
 	t.room--
-	turn := make(chan struct{})
 	if len(t.waiting[who]) == 0 {
 		t.turns = append(t.turns, who)
 	}
 	t.waiting[who] = append(t.waiting[who], turn)
-	t.mu.Unlock()
+	return turn, nil
+}
 
-	timer := time.NewTimer(t.patience)
-	defer timer.Stop()
+func (t *turnstile) await(ctx context.Context, who string, turn chan struct{}, impatient <-chan time.Time) (leave func(), err error) {
 	select {
 	case <-turn:
 		return t.leave, nil
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-timer.C:
+	case <-impatient:
 		err = fault.New(fault.SourceThrottled, "")
 	}
 	if !t.giveUp(who, turn) {
@@ -61,6 +82,9 @@ func (t *turnstile) enter(ctx context.Context, who string) (leave func(), err er
 	}
 	return nil, err
 }
+
+// entry is enter or wait.
+type entry func(t *turnstile, ctx context.Context, who string) (leave func(), err error)
 
 // leave hands the place to the next in turn.
 func (t *turnstile) leave() {

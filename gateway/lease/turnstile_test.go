@@ -92,7 +92,11 @@ func TestPlacesAreBounded(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%7)*time.Millisecond)
 			defer cancel()
-			leave, err := ts.enter(ctx, fmt.Sprint(i%11))
+			enter := ts.enter
+			if i%5 == 0 {
+				enter = ts.wait
+			}
+			leave, err := enter(ctx, fmt.Sprint(i%11))
 			if err != nil {
 				return
 			}
