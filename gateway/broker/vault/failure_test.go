@@ -132,9 +132,9 @@ func TestADatabaseThatIsDownIsNotVaultBeingDown(t *testing.T) {
 	check(t, enable(v, pg))
 	l := labOn(t, v, pg)
 	s := l.source(t, database("app"))
-	issued, anchor := issue(t, s, order(database("app"), time.Minute))
-	user := text(t, issued.Value, "username")
 	for name, act := range map[string][2]func() error{"killed": {pg.Kill, pg.Restart}, "paused": {pg.Pause, pg.Resume}} {
+		issued, anchor := issue(t, s, order(database("app"), time.Minute))
+		user := text(t, issued.Value, "username")
 		check(t, act[0]())
 		wantReason(t, name+": revoking", s.Revoke(t.Context(), anchor), fault.SourceUnavailable)
 		ticket, err := s.Prepare(t.Context(), order(database("app"), time.Minute))
@@ -148,10 +148,10 @@ func TestADatabaseThatIsDownIsNotVaultBeingDown(t *testing.T) {
 		check(t, s.Failure())
 		check(t, act[1]())
 		eventually(t, name+": the end of what may have been issued", func() bool { return s.Revoke(t.Context(), ticket.Anchor()) == nil })
-	}
-	eventually(t, "the confirmation", func() bool { return s.Revoke(t.Context(), anchor) == nil })
-	if len(pg.Roles(user)) != 0 {
-		t.Error("the role is left")
+		eventually(t, name+": the confirmation", func() bool { return s.Revoke(t.Context(), anchor) == nil })
+		if len(pg.Roles(user)) != 0 {
+			t.Errorf("%s: the role is left", name)
+		}
 	}
 	eventually(t, "the end of everything that was issued", func() bool { return len(pg.Roles("v-")) == 0 })
 }

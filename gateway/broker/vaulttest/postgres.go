@@ -194,10 +194,10 @@ func (p *Postgres) Restart() error {
 
 // Pause stops the server and its sessions without ending them: connections are made,
 // nothing answers.
-func (p *Postgres) Pause() error { return p.process.signal(syscall.SIGSTOP) }
+func (p *Postgres) Pause() error { return p.process.pause() }
 
 // Resume continues them after Pause.
-func (p *Postgres) Resume() error { return p.process.signal(syscall.SIGCONT) }
+func (p *Postgres) Resume() error { return p.process.resume() }
 
 // Output is the end of what the server has logged.
 func (p *Postgres) Output() string { return p.process.log() }

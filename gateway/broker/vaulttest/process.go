@@ -126,26 +126,50 @@ func (p *process) end(signal syscall.Signal, tree bool) error {
 	}
 	p.cmd = nil
 	if tree {
-		return waitGone(family)
+		return waitStill(family, "")
 	}
 	return nil
 }
 
 func (p *process) kill() error { return p.end(syscall.SIGKILL, false) }
 
-// signal reaches the server and everything below it.
-func (p *process) signal(signal syscall.Signal) error {
+// pause stops the server and everything below it, and returns when nothing of it runs:
+// the kernel stops a thread when it is next scheduled, and a server may answer until
+// then.
+func (p *process) pause() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
 		return errNotRunning
 	}
 	pid := p.cmd.Process.Pid
-	err := syscall.Kill(pid, signal)
-	for _, child := range descendants(pid) {
-		_ = syscall.Kill(child, signal) // it may have ended by itself
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
 	}
-	return err
+	if err := waitStill(threads(pid), "T"); err != nil { // so that it has no more children
+		return err
+	}
+	for _, child := range descendants(pid) {
+		_ = syscall.Kill(child, syscall.SIGSTOP) // it may have ended by itself
+		if err := waitStill(threads(child), "T"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resume lets go on what is paused.
+func (p *process) resume() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return errNotRunning
+	}
+	pid := p.cmd.Process.Pid
+	for _, child := range descendants(pid) {
+		_ = syscall.Kill(child, syscall.SIGCONT)
+	}
+	return syscall.Kill(pid, syscall.SIGCONT)
 }
 
 // log is the end of what the server has said on standard error.
@@ -232,14 +256,29 @@ func descendants(pid int) []int {
 	return found
 }
 
-// waitGone waits until none of the processes does anything any more; the kernel may
-// keep their names for a parent that does not ask.
-func waitGone(pids []int) error {
-	for deadline := time.Now().Add(stopTimeout); len(pids) > 0; time.Sleep(pollInterval) {
-		if fields, err := stat(pids[0]); err != nil || fields[0] == "Z" || fields[0] == "X" {
-			pids = pids[1:]
-		} else if time.Now().After(deadline) {
-			return fmt.Errorf("process %d does not end", pids[0])
+// threads lists the threads of a process.
+func threads(pid int) (tids []int) {
+	entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // none if it has ended
+	for _, entry := range entries {
+		if tid, err := strconv.Atoi(entry.Name()); err == nil {
+			tids = append(tids, tid)
+		}
+	}
+	return tids
+}
+
+// waitStill waits until each of the processes or threads is in one of the states or
+// gone. The kernel may keep the name of what has ended for a parent that does not ask.
+func waitStill(ids []int, states string) error {
+	for deadline := time.Now().Add(stopTimeout); len(ids) > 0; {
+		fields, err := stat(ids[0])
+		switch {
+		case err != nil || strings.Contains("ZX"+states, fields[0]):
+			ids = ids[1:]
+		case time.Now().After(deadline):
+			return fmt.Errorf("process %d goes on, in state %s", ids[0], fields[0])
+		default:
+			time.Sleep(pollInterval)
 		}
 	}
 	return nil

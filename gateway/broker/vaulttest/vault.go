@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -220,10 +219,10 @@ func (v *Vault) mend() error {
 }
 
 // Pause stops the server without ending it: connections are made, nothing answers.
-func (v *Vault) Pause() error { return v.process.signal(syscall.SIGSTOP) }
+func (v *Vault) Pause() error { return v.process.pause() }
 
 // Resume continues it after Pause.
-func (v *Vault) Resume() error { return v.process.signal(syscall.SIGCONT) }
+func (v *Vault) Resume() error { return v.process.resume() }
 
 // PID is the server's process, or 0 if it does not run.
 func (v *Vault) PID() int { return v.process.pid() }
