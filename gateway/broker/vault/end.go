@@ -217,7 +217,15 @@ type standing struct {
 }
 
 func (s *Source) lookUpToken(ctx context.Context, accessor string) (standing, error) {
-	a, err := s.ask(ctx, call{method: http.MethodPut, path: "auth/token/lookup-accessor", body: fields(map[string]any{"accessor": accessor})})
+	lookUp := func() (answer, error) {
+		return s.ask(ctx, call{method: http.MethodPut, path: "auth/token/lookup-accessor", body: fields(map[string]any{"accessor": accessor})})
+	}
+	a, err := lookUp()
+	if r := refusalIn(err); r.status == http.StatusForbidden && !tokenIsGone(r) {
+		// A token that ends between Vault's looking for its accessor and for itself is forbidden
+		// as if by policy (token_store.go: handleUpdateLookupAccessor). Its accessor is gone then.
+		a, err = lookUp()
+	}
 	if err != nil {
 		if tokenIsGone(refusalIn(err)) {
 			return standing{gone: true}, nil

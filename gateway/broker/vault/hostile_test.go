@@ -181,6 +181,7 @@ func TestAForeignAnswerConfirmsNothing(t *testing.T) {
 		"a bare 404 for the lease":         {"sys/leases/lookup", 404, `{"errors":[]}`, fault.SourceRefused},
 		"a proxy's 404 for the token":      {"auth/token/lookup-accessor", 404, `not found`, fault.SourceRefused},
 		"a failure that says gone":         {"sys/leases/lookup", 500, `{"errors":["invalid lease"]}`, fault.SourceUnavailable},
+		"forbidden to look for the token":  {"auth/token/lookup-accessor", 403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, fault.SourceRefused},
 		"forbidden to revoke the token":    {"auth/token/revoke-accessor", 403, `{"errors":["permission denied"]}`, fault.SourceRefused},
 		"a proxy fails, revoking":          {"sys/leases/revoke/database/creds/app/x", 502, `bad gateway`, fault.SourceUnavailable},
 		"sealed when looking for the rest": {"auth/token/lookup-accessor", 503, `{"errors":["Vault is sealed"]}`, fault.SourceSealed},
@@ -199,6 +200,27 @@ func TestAForeignAnswerConfirmsNothing(t *testing.T) {
 	f = newFake(t)
 	f.says("sys/leases/revoke/database/creds/app/x", 403, `{"errors":["permission denied"]}`)
 	check(t, f.source(t).Revoke(t.Context(), anchor))
+}
+
+// Vault forbids to look at a token that ends at that moment, and does not know it when it
+// is asked again.
+func TestATokenThatEndsWhileItIsLookedUp(t *testing.T) {
+	t.Parallel()
+	for _, anchor := range []lease.Anchor{{Handle: "acc"}, {Handle: "acc", Ref: "database/creds/app/x"}} {
+		f := newFake(t)
+		looked := 0
+		f.does("auth/token/lookup-accessor", func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusForbidden)
+			looked++
+			_, _ = io.WriteString(w, []string{
+				`{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`, `{"errors":["1 error occurred:\n\t* invalid accessor\n\n"]}`,
+			}[min(looked-1, 1)])
+		})
+		check(t, f.source(t).Revoke(t.Context(), anchor))
+		if looked != 2 {
+			t.Errorf("looked %d times", looked)
+		}
+	}
 }
 
 func TestWhatMayStillBeIssuedKeepsItsTokenUntilNoCallCanBeUnderWay(t *testing.T) {
