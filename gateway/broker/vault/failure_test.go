@@ -10,9 +10,6 @@ import (
 	"github.com/sallyport/sallyport/gateway/lease"
 )
 
-// slack is what a busy machine may add to a call that its timeout ends.
-const slack = 5 * time.Second
-
 func TestASealedVaultIsTypedAndLeasesOutliveIt(t *testing.T) {
 	t.Parallel()
 	l := ownLab(t, vaulttest.WithFileStorage())
@@ -72,7 +69,7 @@ func TestAPausedVaultFailsInBoundedTime(t *testing.T) {
 	} {
 		began := time.Now()
 		wantReason(t, name, call(), fault.SourceUnavailable)
-		if took := time.Since(began); took > l.config.Timeout+slack {
+		if took := time.Since(began); took > l.config.Timeout+time.Second {
 			t.Errorf("%s took %v", name, took)
 		}
 	}
@@ -145,7 +142,7 @@ func TestADatabaseThatIsDownIsNotVaultBeingDown(t *testing.T) {
 		began := time.Now()
 		_, err = ticket.Issue(t.Context())
 		wantReason(t, name+": issuing", err, fault.SourceUnavailable)
-		if took := time.Since(began); took > l.config.Timeout+slack {
+		if took := time.Since(began); took > l.config.Timeout+2*time.Second {
 			t.Errorf("%s: it took %v", name, took)
 		}
 		check(t, s.Failure())
