@@ -243,16 +243,23 @@ func TestSweeperWaitsForItsTurn(t *testing.T) {
 		if l, err := w.book.RevokeOwned(t.Context(), nameOf(leases+1), owner); err != nil || l.State != lease.StateRevoking || l.Failures != 0 {
 			t.Errorf("without room: %v, %d failures, %v", l, l.Failures, err)
 		}
-		time.Sleep(time.Minute) // longer than anybody's patience
+		time.Sleep(2 * time.Minute) // longer than anybody's patience
+		putOff := 0
 		for i := 1; i <= leases+1; i++ {
 			if l := state(t, w, i); l.State != lease.StateRevoking || l.Failures != 0 {
 				t.Errorf("while the source is busy: %v, %d failures, %s", l, l.Failures, l.Failure)
+			} else if l.Due.After(w.now) {
+				putOff++
 			}
+		}
+		if putOff != leases-1 { // two are at the source
+			t.Errorf("%d were put off, so that other sources come to their turn", putOff)
 		}
 		close(open)
 		if err := <-swept; err != nil {
 			t.Error(err)
 		}
+		w.now = w.now.Add(time.Second) // what waited for long was put off
 		w.sweep(false)
 		for i := 1; i <= leases+1; i++ {
 			if l := state(t, w, i); l.State != lease.StateGone {

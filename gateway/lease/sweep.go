@@ -19,7 +19,8 @@ const (
 	// at once.
 	sweepBatch = 256
 	sweepers   = 32
-	// attemptTimeout bounds one try to end or to inspect a credential.
+	// attemptTimeout bounds one try to end or to inspect a credential, and the wait for a
+	// place before it.
 	attemptTimeout = 15 * time.Second
 	// The time between tries doubles from the first to the last.
 	firstBackoff, lastBackoff = time.Second, 5 * time.Minute
@@ -188,7 +189,7 @@ func (b *Book) inspect(ctx context.Context, l Lease, n Notes) error {
 		return err
 	})
 	if !tried {
-		return err
+		return b.putOff(ctx, &l, err)
 	}
 	now := b.Clock.Now()
 	beyond := now.After(l.MaxExpires.Add(b.Limits.Margin))
@@ -239,8 +240,11 @@ func (b *Book) end(ctx context.Context, l Lease, n Notes) error {
 func (b *Book) attempt(ctx context.Context, l Lease, enter entry) (Lease, error) {
 	tried, err := b.atSource(ctx, l, "revoke", enter, func(ctx context.Context, source Source) error { return source.Revoke(ctx, l.Anchor) })
 	if err != nil {
-		if !tried || ctx.Err() != nil {
-			return l, err
+		if !tried {
+			return l, b.putOff(ctx, &l, err)
+		}
+		if ctx.Err() != nil {
+			return l, ctx.Err()
 		}
 		l.Failures, l.Failure = l.Failures+1, fault.From(err).Reason.String()
 		now := b.Clock.Now()
@@ -275,21 +279,32 @@ func (b *Book) failed(ctx context.Context, l Lease, cause error) error {
 	return errors.Join(cause, b.update(ctx, &l))
 }
 
+// putOff lets others go first where no place at the source was free for long: a source
+// that hangs does not hold up the ends of leases of others. It is no failed try.
+func (b *Book) putOff(ctx context.Context, l *Lease, cause error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	l.Due = b.Clock.Now().Add(firstBackoff)
+	return errors.Join(cause, b.update(ctx, l))
+}
+
 // atSource calls the lease's source, from one of the places that are kept for ending
-// leases: enter is how to get one. Without one, tried is false. That says nothing about
-// the credential and is no failed try; the sweeper, who waits as long as it takes, comes to
-// it only when the context ends.
+// leases: enter is how to get one. Without one, tried is false, which says nothing about
+// the credential.
 func (b *Book) atSource(ctx context.Context, l Lease, verb string, enter entry, call func(context.Context, Source) error) (tried bool, err error) {
 	source := b.Sources[l.Source]
 	if source == nil {
 		return true, fault.New(fault.SourceRefused, "the source is not configured any more")
 	}
-	leave, err := enter(b.gates[l.Source].end, ctx, l.Workload)
+	waiting, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	leave, err := enter(b.gates[l.Source].end, waiting, l.Workload)
 	if err != nil {
 		return false, err
 	}
 	defer leave()
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel = context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	defer b.clocked(l.Source, verb)()
 	return true, call(ctx, source)
